@@ -1,0 +1,1 @@
+//! Tests that install or drive bursar as its users do.

@@ -1,0 +1,1 @@
+//! Benchmarks of bursar beside the published allocators.
