@@ -1,1 +1,7 @@
 //! Benchmarks of bursar beside the published allocators.
+
+pub mod interleave;
+pub mod micro;
+pub mod peers;
+pub mod report;
+pub mod statistics;

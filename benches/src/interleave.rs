@@ -1,0 +1,159 @@
+//! The same row on all allocators, in turn: A B C, B C A, and so on, so that
+//! a machine that speeds up or slows down does so for all of them alike.
+
+use std::alloc::GlobalAlloc;
+use std::time::Duration;
+
+use crate::micro::{self, Row};
+use crate::peers::{self, Peer, Visitor};
+
+/// What is called absurd of a 64-byte pair: the slowest of the peers takes 10
+/// ns, and a build with debug checks of snmalloc took 90.
+const ABSURD_NS: f64 = 40.0;
+
+/// One row on each of the allocators.
+pub struct Lane {
+    /// One of [`micro::GROUPS`].
+    pub group: &'static str,
+    /// The row's name within its group.
+    pub name: String,
+    runners: Vec<Row>,
+}
+
+struct Columns {
+    wanted: Vec<Peer>,
+    columns: Vec<Vec<Row>>,
+}
+
+impl Visitor for Columns {
+    fn visit<A: GlobalAlloc + Sync>(&mut self, peer: Peer, allocator: &'static A) {
+        if self.wanted.contains(&peer) {
+            self.columns.push(micro::rows(allocator));
+        }
+    }
+}
+
+/// The rows of the given allocators side by side; the allocators keep the
+/// order of [`peers::all`].
+#[must_use]
+pub fn lanes(wanted: &[Peer]) -> Vec<Lane> {
+    let mut columns = Columns {
+        wanted: wanted.to_vec(),
+        columns: Vec::new(),
+    };
+    peers::for_each(&mut columns);
+    let mut columns: Vec<_> = columns.columns.into_iter().map(Vec::into_iter).collect();
+    let mut lanes = Vec::new();
+    loop {
+        let runners: Vec<Row> = columns.iter_mut().filter_map(Iterator::next).collect();
+        let Some(first) = runners.first() else {
+            return lanes;
+        };
+        lanes.push(Lane {
+            group: first.group,
+            name: first.name.clone(),
+            runners,
+        });
+    }
+}
+
+impl Lane {
+    /// Group and name, by which rows are filtered.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.group, self.name)
+    }
+
+    /// Nanoseconds per operation: for each allocator one sample a round, each
+    /// sample of about `target`.
+    #[must_use]
+    pub fn measure(&self, rounds: usize, target: Duration) -> Vec<Vec<f64>> {
+        let counts: Vec<u64> = self
+            .runners
+            .iter()
+            .map(|row| calibrate(row, target))
+            .collect();
+        let mut samples = vec![Vec::with_capacity(rounds); self.runners.len()];
+        for round in 0..rounds {
+            for turn in 0..self.runners.len() {
+                let index = (round + turn) % self.runners.len();
+                samples[index].push(sample(&self.runners[index], counts[index]));
+            }
+        }
+        samples
+    }
+}
+
+/// How many operations take about `target`. Also the warm-up.
+fn calibrate(row: &Row, target: Duration) -> u64 {
+    let mut count = 1;
+    loop {
+        let elapsed = row.run(count);
+        if elapsed >= target / 2 {
+            let wanted = count as f64 * target.as_secs_f64() / elapsed.as_secs_f64();
+            return (wanted as u64).max(1);
+        }
+        let factor = target.as_secs_f64() / elapsed.as_secs_f64().max(1e-9);
+        count = (count as f64 * factor.clamp(2.0, 10.0)) as u64;
+    }
+}
+
+fn sample(row: &Row, count: u64) -> f64 {
+    row.run(count).as_nanos() as f64 / count as f64
+}
+
+/// Fails if one of the allocators is so slow that it must have been built
+/// without optimisation or with its debug checks.
+///
+/// # Errors
+/// Names the allocators and their best time for a pair of 64 bytes.
+pub fn refuse_absurdly_slow(wanted: &[Peer]) -> Result<(), String> {
+    let lanes = lanes(wanted);
+    let lane = lanes
+        .iter()
+        .find(|lane| lane.group == "pair, runtime layout" && lane.name == "64 B")
+        .ok_or("there is no row of 64-byte pairs")?;
+    let slow: Vec<String> = wanted
+        .iter()
+        .zip(lane.measure(9, Duration::from_millis(1)))
+        .filter_map(|(peer, samples)| {
+            let best = samples.into_iter().fold(f64::INFINITY, f64::min);
+            (best > ABSURD_NS).then(|| format!("{} takes {best:.0} ns", peer.name))
+        })
+        .collect();
+    if slow.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{} for a pair of 64 bytes: how was it built?",
+        slow.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::lanes;
+    use crate::peers;
+
+    #[test]
+    fn each_lane_has_a_runner_and_samples_for_each_allocator() {
+        let peers = peers::all();
+        let lanes = lanes(&peers);
+        for lane in &lanes {
+            assert_eq!(lane.runners.len(), peers.len());
+            assert!(lane.runners.iter().all(|row| row.path() == lane.path()));
+        }
+        let samples = lanes[0].measure(3, Duration::from_micros(10));
+        assert_eq!(samples.len(), peers.len());
+        assert!(samples.iter().all(|samples| samples.len() == 3));
+    }
+
+    /// Without optimisation the pure-Rust peers are slow by right.
+    #[cfg(not(debug_assertions))]
+    #[test]
+    fn no_peer_is_absurdly_slow() {
+        super::refuse_absurdly_slow(&peers::all()).unwrap();
+    }
+}
