@@ -1,13 +1,50 @@
-//! skeleton
-use std::alloc::{GlobalAlloc, Layout, System};
-/// The allocator.
-pub struct Bursar(());
-impl Bursar { /// The allocator with its default settings.
- pub const fn new() -> Self { Bursar(()) } }
-// SAFETY: forwards.
-unsafe impl GlobalAlloc for Bursar {
- // SAFETY: forwards.
- unsafe fn alloc(&self, l: Layout) -> *mut u8 { unsafe { System.alloc(l) } }
- // SAFETY: forwards.
- unsafe fn dealloc(&self, p: *mut u8, l: Layout) { unsafe { System.dealloc(p, l) } }
-}
+//! A global allocator for Linux that keeps accounts.
+//!
+//! ```
+//! #[global_allocator]
+//! static GLOBAL: bursar::Bursar = bursar::Bursar::new();
+//! # fn main() {}
+//! ```
+//!
+//! The layers, each of which uses only those below it:
+//!
+//! | layer | what it owns |
+//! |---|---|
+//! | `facade`, `stats`, `check` | the `GlobalAlloc` type, snapshots, verification |
+//! | `arena` | one a thread: bins, the fast paths, books by owner, adoption at thread exit |
+//! | `run` | runs of slots: free lists, frees from other threads, owner tags |
+//! | `extent` | chunks and slices: first fit by address, large blocks, giving pages back |
+//! | `pool` | regions of reserved address space, the router, the allocator's own records |
+//! | `os` | mappings, clock, locks, thread-locals, fork hooks |
+//!
+//! `units`, `class` and `config` are leaves that every layer may use. `docs/design.md` tells the
+//! story of one allocation and one free through all of them.
+
+#![no_std]
+#![cfg_attr(loom, allow(dead_code))]
+
+extern crate std;
+
+mod arena;
+mod extent;
+mod os;
+mod pool;
+mod run;
+
+#[cfg(all(feature = "check", not(loom)))]
+mod check;
+#[cfg(not(loom))]
+mod class;
+#[cfg(not(loom))]
+mod config;
+#[cfg(not(loom))]
+mod facade;
+#[cfg(not(loom))]
+mod stats;
+#[cfg(not(loom))]
+mod units;
+
+#[cfg(not(loom))]
+mod api;
+#[cfg(not(loom))]
+pub use api::*;

@@ -1,0 +1,144 @@
+//! The names that programs use.
+
+pub use crate::arena::trim::BackgroundError;
+#[cfg(feature = "check")]
+pub use crate::check::{CheckReport, Violation, check};
+pub use crate::facade::Bursar;
+pub use crate::pool::AllocFailure;
+pub use crate::stats::{ArenaStats, ClassStats, Stats};
+
+use core::alloc::Layout;
+
+/// A snapshot of what the allocator holds. Allocates nothing; reads every arena's counts and every
+/// chunk's descriptors, so its cost grows with the heap: some microseconds a hundred MiB.
+pub fn stats() -> Stats {
+    Stats::take()
+}
+
+/// Gives all free memory back to the system now, and returns how many bytes.
+///
+/// Other threads give back what their own runs hold when they next need memory: only a thread
+/// itself may touch its runs. Without a call, memory is given back after the decay time.
+pub fn purge() -> u64 {
+    crate::arena::trim::purge()
+}
+
+/// Starts a thread that gives free memory back after the decay time even while no thread
+/// allocates. It sleeps in between, runs until the process ends, and is not there in forked
+/// children until they start their own.
+///
+/// # Errors
+/// If it runs already, or the system makes no thread.
+pub fn start_background() -> Result<(), BackgroundError> {
+    crate::arena::trim::start_background()
+}
+
+/// What a block of this layout occupies, in bytes: a function of the layout alone. `usize::MAX`
+/// for a layout that no block can have.
+pub fn block_size(layout: Layout) -> usize {
+    match crate::class::class_of_layout(layout) {
+        Some(class) => crate::class::TABLE[class.index()].size as usize,
+        None => crate::extent::large::block_bytes(layout.size()).unwrap_or(usize::MAX),
+    }
+}
+
+/// Why the last allocation of this thread that failed did so; `None` if none has.
+pub fn last_failure() -> Option<AllocFailure> {
+    crate::arena::slow::last_failure::get()
+}
+
+/// Whether bursar is this program's global allocator. Allocates and frees one byte.
+pub fn is_installed() -> bool {
+    let layout = Layout::new::<u8>();
+    // SAFETY: one byte, freed with the layout it was allocated with.
+    unsafe {
+        let block = std::alloc::alloc(layout);
+        if block.is_null() {
+            return false;
+        }
+        let ours = crate::pool::DEFAULT.region_of(block.addr()).is_some();
+        std::alloc::dealloc(block, layout);
+        ours
+    }
+}
+
+/// Makes chosen system calls of the allocator fail, for tests.
+#[cfg(feature = "fault-injection")]
+pub mod fault {
+    pub use crate::os::fault::{Call, When, clear, fail, made};
+}
+
+/// Owners at the level of single blocks: what an account layer is built on.
+///
+/// An owner is an opaque number. Every block has one: that of the scope in which its thread
+/// allocated it, or the one it was moved to. Counts are per owner over all threads.
+pub mod owner {
+    use crate::arena::owner;
+    pub use crate::units::OwnerTag;
+    use core::alloc::Layout;
+
+    /// What one owner's blocks did so far, over all threads. Exact when no thread allocates or
+    /// frees; otherwise nothing is seen freed that is not seen allocated.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct Totals {
+        /// Blocks ever allocated for it or moved to it.
+        pub allocated_blocks: u64,
+        /// Their bytes.
+        pub allocated_bytes: u64,
+        /// Blocks of it ever freed or moved to another.
+        pub freed_blocks: u64,
+        /// Their bytes.
+        pub freed_bytes: u64,
+    }
+
+    impl Totals {
+        /// Blocks alive.
+        pub fn live_blocks(&self) -> u64 {
+            self.allocated_blocks - self.freed_blocks
+        }
+
+        /// Bytes alive.
+        pub fn live_bytes(&self) -> u64 {
+            self.allocated_bytes - self.freed_bytes
+        }
+    }
+
+    /// Makes `tag` the owner of what this thread allocates from now on, until the next call.
+    /// Returns the owner before; `None`, with nothing changed, if there is no memory for a ledger.
+    pub fn enter(tag: OwnerTag) -> Option<OwnerTag> {
+        owner::enter(tag)
+    }
+
+    /// The counts of `tag`. Reads every arena.
+    pub fn totals(tag: OwnerTag) -> Totals {
+        let totals = owner::totals(tag);
+        Totals {
+            allocated_blocks: totals.allocated_blocks,
+            allocated_bytes: totals.allocated_bytes,
+            freed_blocks: totals.freed_blocks,
+            freed_bytes: totals.freed_bytes,
+        }
+    }
+
+    /// The owner of a block.
+    ///
+    /// # Safety
+    /// The block is alive and was allocated by bursar with this layout.
+    pub unsafe fn of(block: *mut u8, layout: Layout) -> OwnerTag {
+        // SAFETY: the caller's promise.
+        unsafe { owner::tag_of(block, layout) }
+    }
+
+    /// Books a block to another owner: O(1) for a large block; a small one costs its run a tag a
+    /// slot once, and each later free in that run the slow path. False, with nothing changed, if
+    /// its run has blocks of 255 other owners or there is no memory.
+    ///
+    /// # Safety
+    /// The block is alive, was allocated by bursar with this layout, and nobody frees or moves it
+    /// meanwhile.
+    pub unsafe fn retag(block: *mut u8, layout: Layout, to: OwnerTag) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { owner::retag(block, layout, to) }
+    }
+}

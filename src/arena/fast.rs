@@ -1,0 +1,67 @@
+//! The fast paths: one block from the current run, one block back onto its run.
+//!
+//! Nothing here tests an owner, a flag or a setting. What is not the common case finds an empty
+//! free list or a foreign run, and leaves through one cold call.
+
+use super::bins::{Bins, empty_bins};
+use super::slow;
+use crate::class::TABLE;
+use crate::os::sync::Ordering::Relaxed;
+use crate::os::thread::thread_word;
+use crate::run::descriptor::run_of;
+use crate::units::ClassIndex;
+
+thread_word! {
+    /// The bins of the thread's current owner.
+    pub(crate) mod current_bins: *const Bins = empty_bins();
+}
+
+/// Runs with slots larger than this are retired as soon as they are unused, even while current:
+/// a few of them would hold more than an arena may keep.
+const EAGER_MIN: u32 = 8 << 10;
+
+/// A block of `class`, from the current run or else from `refill`, the slow path.
+#[inline(always)]
+pub(crate) fn allocate(class: ClassIndex, refill: impl FnOnce(ClassIndex) -> *mut u8) -> *mut u8 {
+    // SAFETY: the word points to bins, whose current run is never null and theirs to pop from; a
+    // slot on its free list holds its link.
+    unsafe {
+        let bin = &(*current_bins::get()).bin[class.index()];
+        let run = &*bin.current.get();
+        let slot = run.free.get();
+        if slot.is_null() {
+            return refill(class);
+        }
+        run.free.set((*slot).next);
+        run.surplus.set(run.surplus.get() + 1);
+        bin.allocated.bump();
+        slot.cast()
+    }
+}
+
+/// Takes a block back.
+///
+/// # Safety
+/// The block is of `class`, alive, and not used any more.
+#[inline(always)]
+pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
+    // SAFETY: the run of a block that is alive. If its owner word is the address of this thread's
+    // current bins, without flags, it is in a list of theirs and this thread's to push to.
+    unsafe {
+        let run = &*run_of(block, class);
+        let bins = current_bins::get();
+        if run.owner.load(Relaxed) != bins.addr() {
+            return slow::deallocate(block, class);
+        }
+        let bin = &(*bins).bin[class.index()];
+        run.put_slot(block);
+        bin.freed.bump();
+        if run.surplus.get() >= 0 {
+            bin.current.set(core::ptr::from_ref(run).cast_mut());
+        } else if run.is_unused()
+            && (TABLE[class.index()].size >= EAGER_MIN || !core::ptr::eq(bin.current.get(), run))
+        {
+            slow::retire(run);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! How threads come by arenas and leave them.
+//!
+//! A thread takes an orphaned arena whole, or makes one, with its first request, and orphans it in
+//! the destructor of a thread-specific key, which the C library runs after the destructors of
+//! thread-locals. What is allocated or freed later still borrows an arena for each call.
+
+use super::bins::{Bins, empty_bins};
+use super::fast::current_bins;
+use super::orphans::{Node, Stack};
+use super::record::PURGE_CALLS;
+use super::slow::publish;
+use super::{Arena, Life};
+use crate::config;
+use crate::extent::decay::DECAY;
+use crate::os::lock::Lock;
+use crate::os::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, Ordering::Relaxed};
+use crate::os::thread::{ExitKey, thread_word};
+use crate::os::{fork, process};
+use crate::pool::{DEFAULT, metadata};
+use crate::run::descriptor::Run;
+use crate::units::ClassIndex;
+use core::ptr::{null, null_mut};
+
+thread_word! {
+    /// The thread's arena: null before its first request, [`ended`] after its end.
+    mod own_arena: *const Arena = null();
+}
+
+static ORPHANS: Stack = Stack::new();
+/// The arena that was made last; each leads to the one made before it.
+static NEWEST: AtomicPtr<Arena> = AtomicPtr::new(null_mut());
+/// The first arena needs no mapping.
+static FIRST: Arena = Arena::new();
+static MADE: AtomicUsize = AtomicUsize::new(0);
+static EXIT: ExitKey = ExitKey::new();
+static STARTED: AtomicBool = AtomicBool::new(false);
+static START: Lock<()> = Lock::new(());
+
+/// What the thread's word says when its destructors have run.
+fn ended() -> *const Arena {
+    core::ptr::without_provenance(align_of::<Arena>())
+}
+
+/// All arenas, whoever has them.
+pub(crate) fn arenas() -> impl Iterator<Item = &'static Arena> {
+    // Acquire pairs with the Release in `make`: arenas are initialised when they are seen.
+    let mut next: *const Arena = NEWEST.load(Ordering::Acquire);
+    core::iter::from_fn(move || {
+        // SAFETY: arenas are never given up.
+        let arena = unsafe { next.as_ref()? };
+        next = arena.older.load(Relaxed);
+        Some(arena)
+    })
+}
+
+/// Runs `work` with the thread's arena. `None` if there is no memory for one.
+#[inline]
+pub(crate) fn with_arena<T>(work: impl FnOnce(&'static Arena) -> T) -> Option<T> {
+    let arena = own_arena::get();
+    if arena.is_null() || arena == ended() {
+        return with_new_arena(work);
+    }
+    // SAFETY: the thread has it.
+    Some(work(unsafe { &*arena }))
+}
+
+#[cold]
+fn with_new_arena<T>(work: impl FnOnce(&'static Arena) -> T) -> Option<T> {
+    start();
+    let arena = take_orphan().or_else(make)?;
+    if own_arena::get() == ended() {
+        let result = work(arena);
+        orphan(arena);
+        return Some(result);
+    }
+    own_arena::set(arena);
+    publish(arena);
+    EXIT.arm(core::ptr::from_ref(arena).cast_mut().cast());
+    Some(work(arena))
+}
+
+/// Once a process: settings, hooks.
+fn start() {
+    // Acquire pairs with the Release below: the settings are read.
+    if STARTED.load(Ordering::Acquire) {
+        return;
+    }
+    let _guard = START.lock();
+    if STARTED.load(Relaxed) {
+        return;
+    }
+    let settings = config::load();
+    DECAY.set_millis(settings.decay_ms);
+    DEFAULT.set_huge_pages(settings.huge_pages);
+    DEFAULT.set_region_bytes(settings.region_bytes);
+    EXIT.create(thread_ends);
+    fork::register(before_fork, after_fork_in_parent, after_fork_in_child);
+    if settings.stats_at_exit {
+        process::at_exit(crate::stats::print_at_exit);
+    }
+    STARTED.store(true, Ordering::Release);
+    if settings.background {
+        let _ = super::trim::start_background();
+    }
+}
+
+fn make() -> Option<&'static Arena> {
+    let arena = if MADE.compare_exchange(0, 1, Relaxed, Relaxed).is_ok() {
+        FIRST.begin(0);
+        &FIRST
+    } else {
+        let record = metadata::allocate(size_of::<Arena>())?.cast::<Arena>();
+        // SAFETY: a fresh record of that size.
+        let arena = unsafe {
+            record.write(Arena::new());
+            record.as_ref()
+        };
+        arena.begin(MADE.fetch_add(1, Relaxed));
+        arena
+    };
+    core::ptr::from_ref(arena).expose_provenance();
+    let mut newest = NEWEST.load(Relaxed);
+    loop {
+        arena.older.store(newest, Relaxed);
+        let made = core::ptr::from_ref(arena).cast_mut();
+        // Release pairs with the Acquire in `arenas`.
+        match NEWEST.compare_exchange_weak(newest, made, Ordering::Release, Relaxed) {
+            Ok(_) => return Some(arena),
+            Err(now) => newest = now,
+        }
+    }
+}
+
+/// Takes an arena that has no thread.
+fn take_orphan() -> Option<&'static Arena> {
+    loop {
+        let node = ORPHANS.pop()?;
+        // SAFETY: only nodes of arenas are on the stack, and a node is an arena's first field.
+        let arena = unsafe { &*core::ptr::from_ref::<Node>(node).cast::<Arena>() };
+        loop {
+            if arena.try_hold() {
+                return Some(arena);
+            }
+            if arena.life() == Life::Abandoned {
+                break;
+            }
+            // Somebody looks through its runs, and will be done soon.
+            crate::os::thread::give_way();
+        }
+    }
+}
+
+/// Leaves an arena to whoever comes.
+fn orphan(arena: &'static Arena) {
+    arena.let_go();
+    ORPHANS.push(&arena.node);
+}
+
+/// The destructor of the thread-specific key.
+unsafe extern "C" fn thread_ends(_arena: *mut libc::c_void) {
+    let arena = own_arena::get();
+    if arena.is_null() || arena == ended() {
+        return;
+    }
+    current_bins::set(empty_bins());
+    own_arena::set(ended());
+    // SAFETY: the thread had it until now.
+    let arena = unsafe { &*arena };
+    arena.current.set(&arena.base_ledger);
+    arena.trim_now();
+    orphan(arena);
+}
+
+/// Arenas that are asked in turn for a run that they can spare.
+static ASKED: AtomicPtr<Arena> = AtomicPtr::new(null_mut());
+/// How many are asked each time.
+const ASK: usize = 4;
+
+/// Takes over a run of `class` with free slots from an arena without a thread, for `bins`, which
+/// have none. Only runs that no consumer claimed: others go on for their consumer's sake.
+pub(super) fn adopt_run(bins: &Bins, class: ClassIndex) -> Option<*mut Run> {
+    // SAFETY: bins that take runs belong to an arena.
+    let own = unsafe { &*bins.arena.get() };
+    if !core::ptr::eq(bins, &own.base) {
+        return None;
+    }
+    (0..ASK).find_map(|_| {
+        let asked = ASKED.load(Relaxed);
+        // SAFETY: arenas are never given up.
+        let arena = unsafe { asked.as_ref() }.or_else(|| arenas().next())?;
+        ASKED.store(arena.older.load(Relaxed), Relaxed);
+        if !arena.try_hold() {
+            return None;
+        }
+        arena.collect_notified();
+        let run = arena.base.bin[class.index()].list.get();
+        // SAFETY: a run in the list is alive, and the arena is ours for now.
+        if let Some(run) = unsafe { run.as_ref() } {
+            // SAFETY: as above.
+            unsafe { arena.base.unlink(run) };
+            arena.forget(run);
+            bins.claim(run);
+        }
+        arena.let_go();
+        (!run.is_null()).then_some(run)
+    })
+}
+
+/// Runs `work` with each arena that has no thread.
+pub(super) fn with_orphans(mut work: impl FnMut(&'static Arena)) {
+    for arena in arenas() {
+        if arena.try_hold() {
+            work(arena);
+            arena.let_go();
+        }
+    }
+}
+
+/// Which locks the fork hooks took.
+static TAKEN: [AtomicBool; 4] = [const { AtomicBool::new(false) }; 4];
+
+unsafe extern "C" fn before_fork() {
+    let start = START.lock_before_fork();
+    let decay = DECAY.before_fork();
+    let [growth, room] = DEFAULT.before_fork();
+    // Forks of several threads are held apart by the locks.
+    for (place, taken) in TAKEN.iter().zip([start, decay, growth, room]) {
+        place.store(taken, Relaxed);
+    }
+}
+
+fn after_fork(in_child: bool) {
+    let [start, decay, growth, room] = [0, 1, 2, 3].map(|index: usize| TAKEN[index].load(Relaxed));
+    DEFAULT.after_fork([growth, room], in_child);
+    DECAY.after_fork(decay, in_child);
+    START.after_fork(start, in_child);
+}
+
+unsafe extern "C" fn after_fork_in_parent() {
+    after_fork(false);
+}
+
+unsafe extern "C" fn after_fork_in_child() {
+    after_fork(true);
+    let own = own_arena::get();
+    for arena in arenas() {
+        if arena.life() == Life::Held && !core::ptr::eq(arena, own) {
+            arena.abandon();
+        }
+    }
+    super::trim::forget_background();
+}
+
+/// Asks every thread to give back what it can at its next slow path.
+pub(super) fn call_for_purge() {
+    PURGE_CALLS.fetch_add(1, Relaxed);
+}

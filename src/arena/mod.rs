@@ -1,0 +1,31 @@
+//! Arenas: one a thread. Each has bins for every owner that fills runs of its own, mixed bins for
+//! the others, and the books of what the thread allocated and freed. Uses `run` and `extent`.
+//!
+//! A thread's words lead to its arena and to the bins of its current owner. Fast paths touch only
+//! those bins ([`fast`]); all else goes through [`slow`].
+
+pub(crate) mod orphans;
+
+#[cfg(not(loom))]
+pub(crate) mod bins;
+#[cfg(not(loom))]
+pub(crate) mod counter;
+#[cfg(not(loom))]
+pub(crate) mod fast;
+#[cfg(not(loom))]
+pub(crate) mod large;
+#[cfg(not(loom))]
+pub(crate) mod ledger;
+#[cfg(not(loom))]
+pub(crate) mod life;
+#[cfg(not(loom))]
+pub(crate) mod owner;
+#[cfg(not(loom))]
+mod record;
+#[cfg(not(loom))]
+pub(crate) mod slow;
+#[cfg(not(loom))]
+pub(crate) mod trim;
+
+#[cfg(not(loom))]
+pub(crate) use record::{Arena, Life};

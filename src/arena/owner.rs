@@ -1,0 +1,113 @@
+//! Owners: whose scope a thread is in, what an owner holds, and moving a block to another.
+
+use super::ledger::Totals;
+use super::life::{arenas, with_arena};
+use super::{large, slow};
+use crate::class::class_of_layout;
+use crate::run::descriptor::run_of;
+use crate::units::OwnerTag;
+use core::alloc::Layout;
+
+/// Makes `tag` the owner of what this thread allocates from now on. Returns the owner before, or
+/// `None`, with nothing changed, if there is no memory for a ledger.
+pub(crate) fn enter(tag: OwnerTag) -> Option<OwnerTag> {
+    with_arena(|arena| {
+        let ledger = arena.ledger(tag)?;
+        let before = arena.current().tag();
+        arena.current.set(ledger);
+        slow::publish(arena);
+        Some(before)
+    })
+    .flatten()
+}
+
+/// What `tag` allocated and freed on all threads so far. Exact when nobody does either.
+pub(crate) fn totals(tag: OwnerTag) -> Totals {
+    let mut totals = Totals::default();
+    for arena in arenas() {
+        if tag == OwnerTag::UNATTRIBUTED {
+            totals += arena.base_ledger.totals();
+        } else {
+            let of_tag = arena.ledgers.iter().filter(|ledger| ledger.tag() == tag);
+            of_tag.for_each(|ledger| totals += ledger.totals());
+        }
+    }
+    totals
+}
+
+/// The owner of a block.
+///
+/// # Safety
+/// The block is alive and was allocated with this layout.
+pub(crate) unsafe fn tag_of(block: *mut u8, layout: Layout) -> OwnerTag {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match class_of_layout(layout) {
+            Some(class) => (*run_of(block, class)).tag_of(block.addr()),
+            None => crate::extent::large::of(block.addr()).head.tag(),
+        }
+    }
+}
+
+/// Books a block to another owner: O(1) for a large one; a small one costs its run a tag a slot,
+/// and each free in that run the slow path. False, with nothing changed, if the run has no room
+/// for one more owner or there is no memory.
+///
+/// # Safety
+/// The block is alive, was allocated with this layout, and is the caller's.
+pub(crate) unsafe fn retag(block: *mut u8, layout: Layout, to: OwnerTag) -> bool {
+    with_arena(|arena| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let Some(class) = class_of_layout(layout) else {
+                let large = crate::extent::large::of(block.addr());
+                return large::retag(arena, large, to);
+            };
+            let run = &*run_of(block, class);
+            let from = run.tag_of(block.addr());
+            let Some(ledger) = arena.ledger(to) else {
+                return false;
+            };
+            let Some(side) = run.install_side() else {
+                return false;
+            };
+            if arena.ledger(from).is_none()
+                || side
+                    .as_ref()
+                    .set_tag(run.slot_of(block.addr()), to)
+                    .is_err()
+            {
+                return false;
+            }
+            let bytes = crate::class::TABLE[class.index()].size as usize;
+            ledger.book_allocated(1, bytes);
+            arena.mixed.bin[class.index()].allocated.bump();
+            arena.book_freed(from, class)
+        }
+    })
+    .unwrap_or(false)
+}
+
+/// Runs `allocate` in the scope of the owner of `block`, so that a block that moves keeps it. Null
+/// if there is no memory for a ledger.
+///
+/// # Safety
+/// The block is alive and was allocated with this layout.
+pub(crate) unsafe fn allocate_for_owner_of(
+    block: *mut u8,
+    layout: Layout,
+    allocate: impl FnOnce() -> *mut u8,
+) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    let tag = unsafe { tag_of(block, layout) };
+    let current = with_arena(|arena| arena.current().tag());
+    if current == Some(tag) {
+        return allocate();
+    }
+    let Some(before) = enter(tag) else {
+        return slow::failed(crate::pool::AllocFailure::Metadata);
+    };
+    let moved = allocate();
+    enter(before);
+    moved
+}

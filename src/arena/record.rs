@@ -1,0 +1,368 @@
+//! The record of an arena.
+
+use super::bins::Bins;
+use super::counter::Counter;
+use super::ledger::{Ledger, Ledgers};
+use super::orphans::Node;
+use crate::class::TABLE;
+use crate::extent::decay::DECAY;
+use crate::os::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
+use crate::pool::{AllocFailure, DEFAULT};
+use crate::run::descriptor::{Run, Slot};
+use crate::units::{ClassIndex, OwnerTag};
+use core::cell::Cell;
+use core::ptr::null_mut;
+
+/// Who has an arena.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Life {
+    /// A thread.
+    Held = 0,
+    /// Nobody: it is on the stack of orphans.
+    Orphaned = 1,
+    /// A thread that a fork left behind in the parent, perhaps in the middle of something. It is
+    /// counted, and nobody takes it up again.
+    Abandoned = 2,
+}
+
+/// One thread's arena. Type-stable: arenas pass from thread to thread and are never given up.
+#[repr(C)]
+pub(crate) struct Arena {
+    /// Its place on the stack of orphans.
+    pub(super) node: Node,
+    /// Bins of what no consumer claimed.
+    pub(crate) base: Bins,
+    /// Bins of runs whose slots have several owners.
+    pub(crate) mixed: Bins,
+    /// The book of what no consumer claimed.
+    pub(crate) base_ledger: Ledger,
+    /// The books of consumers.
+    pub(crate) ledgers: Ledgers,
+    /// The book of the owner whose scope the thread is in.
+    pub(super) current: Cell<*const Ledger>,
+    /// Unused runs that are kept for the next request, oldest first.
+    pub(super) unused: [Cell<*const Run>; KEPT],
+    /// When the runs are looked through again, in milliseconds.
+    pub(super) trim_due: Cell<u64>,
+    /// The number of the last call for a purge that was heeded.
+    pub(super) purge_heeded: Cell<u64>,
+    /// Large blocks and their bytes, by this thread.
+    pub(crate) large_allocated: [Counter; 2],
+    /// The same, freed.
+    pub(crate) large_freed: [Counter; 2],
+    /// Runs that were `Full` and of which another thread has freed a block.
+    notified: AtomicPtr<Run>,
+    life: AtomicU32,
+    /// How many arenas were made before.
+    number: Cell<usize>,
+    /// The arena that was made before this one.
+    pub(super) older: AtomicPtr<Arena>,
+}
+
+// SAFETY: cells are reached only by the thread that has the arena, or when nobody has it by who
+// took it off the stack, which synchronises; all else is atomic.
+unsafe impl Sync for Arena {}
+
+/// Unused runs that an arena keeps at most.
+pub(super) const KEPT: usize = 8;
+/// Touched bytes of unused runs that an arena keeps at most.
+const KEPT_BYTES: usize = 256 << 10;
+/// A consumer that allocated this much on a thread gets bins of its own there.
+const OWN_BINS_BYTES: u64 = 4096;
+
+/// Counts the calls for a purge of everything, so that every thread heeds each once.
+pub(super) static PURGE_CALLS: AtomicU64 = AtomicU64::new(0);
+
+impl Arena {
+    pub(super) const fn new() -> Arena {
+        Arena {
+            node: Node::new(),
+            base: Bins::new(),
+            mixed: Bins::new(),
+            base_ledger: Ledger::new(OwnerTag::UNATTRIBUTED),
+            ledgers: Ledgers::new(),
+            current: Cell::new(core::ptr::null()),
+            unused: [const { Cell::new(core::ptr::null()) }; KEPT],
+            trim_due: Cell::new(0),
+            purge_heeded: Cell::new(0),
+            large_allocated: [const { Counter::new() }; 2],
+            large_freed: [const { Counter::new() }; 2],
+            notified: AtomicPtr::new(null_mut()),
+            life: AtomicU32::new(Life::Held as u32),
+            number: Cell::new(0),
+            older: AtomicPtr::new(null_mut()),
+        }
+    }
+
+    /// How many arenas were made before.
+    pub(crate) fn number(&self) -> usize {
+        self.number.get()
+    }
+
+    /// Ties the parts of a new arena together.
+    pub(super) fn begin(&'static self, number: usize) {
+        self.number.set(number);
+        self.base.arena.set(self);
+        self.mixed.arena.set(self);
+        self.base.ledger.set(&self.base_ledger);
+        self.base_ledger.set_bins(&self.base);
+        self.current.set(&self.base_ledger);
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        match self.life.load(Relaxed) {
+            0 => Life::Held,
+            1 => Life::Orphaned,
+            _ => Life::Abandoned,
+        }
+    }
+
+    /// Takes the arena if it has no thread.
+    pub(super) fn try_hold(&self) -> bool {
+        let (from, to) = (Life::Orphaned as u32, Life::Held as u32);
+        // Acquire pairs with the Release in `let_go`: the arena is seen as it was left.
+        self.life
+            .compare_exchange(from, to, Ordering::Acquire, Relaxed)
+            .is_ok()
+    }
+
+    /// Leaves the arena without a thread.
+    pub(super) fn let_go(&self) {
+        self.life.store(Life::Orphaned as u32, Ordering::Release);
+    }
+
+    /// Says that the arena's thread has vanished.
+    pub(super) fn abandon(&self) {
+        self.life.store(Life::Abandoned as u32, Relaxed);
+    }
+
+    /// The book of the current owner.
+    pub(super) fn current(&self) -> &'static Ledger {
+        // SAFETY: never null after `begin`; ledgers are never given up.
+        unsafe { &*self.current.get() }
+    }
+
+    /// The book of `tag`, made if need be.
+    pub(super) fn ledger(&self, tag: OwnerTag) -> Option<&Ledger> {
+        if tag == OwnerTag::UNATTRIBUTED {
+            Some(&self.base_ledger)
+        } else {
+            self.ledgers.find_or_add(tag)
+        }
+    }
+
+    /// A block of `class` for the current owner, counted.
+    pub(super) fn take(&'static self, class: ClassIndex) -> Result<Slot, AllocFailure> {
+        self.tick();
+        let ledger = self.current();
+        let Some(bins) = ledger.bins() else {
+            return self.take_mixed(class, ledger);
+        };
+        // SAFETY: the caller has this arena.
+        let slot = unsafe { bins.take(class)? };
+        bins.bin[class.index()].allocated.bump();
+        Ok(slot)
+    }
+
+    /// The same for an owner without bins of its own.
+    #[cold]
+    fn take_mixed(&'static self, class: ClassIndex, ledger: &Ledger) -> Result<Slot, AllocFailure> {
+        let size = TABLE[class.index()].size as usize;
+        loop {
+            // SAFETY: the caller has this arena.
+            let slot = unsafe { self.mixed.take(class)? };
+            let bin = &self.mixed.bin[class.index()];
+            // SAFETY: a run that gave a slot is alive.
+            let run = unsafe { &*bin.current.get() };
+            let address = slot.address.as_ptr();
+            let side = run.install_side();
+            // SAFETY: the array is this run's.
+            let tagged = side.map(|side| unsafe {
+                side.as_ref()
+                    .set_tag(run.slot_of(address.addr()), ledger.tag())
+            });
+            if let Some(Ok(())) = tagged {
+                ledger.book_allocated(1, size);
+                bin.allocated.bump();
+                self.consider_own_bins(ledger);
+                return Ok(slot);
+            }
+            // SAFETY: the slot was taken just now.
+            unsafe { run.put_slot(address) };
+            if side.is_none() {
+                return Err(AllocFailure::Metadata);
+            }
+            // The palette is full: the run waits, in the list but behind the others, for blocks to
+            // be freed, and another one is opened in its place.
+            // SAFETY: a fresh run, in no list.
+            unsafe {
+                let fresh = Run::acquire(
+                    class,
+                    core::ptr::from_ref(&self.mixed).addr(),
+                    OwnerTag::UNATTRIBUTED,
+                )?;
+                self.mixed.link(fresh);
+                bin.current.set(fresh);
+            }
+        }
+    }
+
+    /// Gives an owner that has allocated enough here bins of its own. Without memory for them it
+    /// goes on with mixed runs.
+    fn consider_own_bins(&'static self, ledger: &Ledger) {
+        if ledger.allocated_bytes.get() < OWN_BINS_BYTES {
+            return;
+        }
+        let Some(record) = crate::pool::metadata::allocate(size_of::<Bins>()) else {
+            return;
+        };
+        let record = record.cast::<Bins>();
+        // SAFETY: a fresh record of that size.
+        let bins = unsafe {
+            record.write(Bins::new());
+            record.as_ref()
+        };
+        bins.arena.set(self);
+        bins.ledger.set(ledger);
+        ledger.set_bins(bins);
+        super::slow::publish(self);
+    }
+
+    /// Counts a block of `class` that belonged to `tag` as freed. False if there is no memory for
+    /// a ledger.
+    pub(super) fn book_freed(&self, tag: OwnerTag, class: ClassIndex) -> bool {
+        let Some(ledger) = self.ledger(tag) else {
+            return false;
+        };
+        if let Some(bins) = ledger.bins() {
+            bins.bin[class.index()].freed.bump();
+        } else {
+            ledger.book_freed(1, TABLE[class.index()].size as usize);
+            self.mixed.bin[class.index()].freed.bump();
+        }
+        true
+    }
+
+    /// What is due now and then: looking through the runs, and the pool's decay.
+    #[inline]
+    pub(super) fn tick(&'static self) {
+        let now = crate::os::clock::coarse_millis();
+        if now >= self.trim_due.get() || PURGE_CALLS.load(Relaxed) != self.purge_heeded.get() {
+            self.trim_if_due(now);
+        }
+        DECAY.tick(&DEFAULT, now);
+    }
+
+    /// A run of `bins` has become unused: keeps it for the next request, or gives it back.
+    ///
+    /// # Safety
+    /// The caller has this arena; the run is in a list of these bins, which are the arena's.
+    pub(super) unsafe fn retire(&self, bins: &Bins, run: &Run) {
+        if self
+            .unused
+            .iter()
+            .any(|kept| core::ptr::eq(kept.get(), run))
+        {
+            return;
+        }
+        // What was taken into use again is forgotten, and what is left moves down.
+        let mut kept = 0;
+        let mut bytes = run.touched();
+        for index in 0..KEPT {
+            let other = self.unused[index].replace(core::ptr::null());
+            // SAFETY: a run leaves this list before it is given back.
+            if let Some(alive) = unsafe { other.as_ref() }
+                && alive.is_unused()
+            {
+                bytes += alive.touched();
+                self.unused[kept].set(other);
+                kept += 1;
+            }
+        }
+        while kept > 0 && (bytes > KEPT_BYTES || kept == KEPT) {
+            // SAFETY: an unused run of this arena.
+            let oldest = unsafe { &*self.unused[0].get() };
+            bytes -= oldest.touched();
+            for index in 1..kept {
+                self.unused[index - 1].set(self.unused[index].get());
+            }
+            kept -= 1;
+            self.unused[kept].set(core::ptr::null());
+            // SAFETY: unused, and its bins are this arena's.
+            unsafe { self.give_back(oldest) };
+        }
+        if bytes > KEPT_BYTES {
+            // SAFETY: as above; the run is in the list of its bins.
+            unsafe {
+                bins.unlink(run);
+                run.release();
+            }
+        } else {
+            self.unused[kept].set(run);
+        }
+    }
+
+    /// Gives an unused run back to its pool.
+    ///
+    /// # Safety
+    /// The caller has this arena, and the run is in a list of its bins and not kept.
+    pub(super) unsafe fn give_back(&self, run: &Run) {
+        // SAFETY: a run in a list points to its bins.
+        unsafe {
+            let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
+            bins.unlink(run);
+            run.release();
+        }
+    }
+
+    /// Forgets that a run is kept.
+    pub(super) fn forget(&self, run: &Run) {
+        for kept in &self.unused {
+            if core::ptr::eq(kept.get(), run) {
+                kept.set(core::ptr::null());
+            }
+        }
+    }
+
+    /// Puts a run that the caller has just notified into the queue.
+    pub(super) fn notify(&self, run: *mut Run) {
+        let mut first = self.notified.load(Relaxed);
+        loop {
+            // SAFETY: a notified run is whoever's has it: the caller until the exchange succeeds.
+            unsafe { (*run).notified_next.store(first, Relaxed) };
+            // Release pairs with the Acquire in `collect_notified`. The queue is only ever emptied
+            // whole, so there is no ABA problem.
+            match self
+                .notified
+                .compare_exchange_weak(first, run, Ordering::Release, Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    /// Takes up again the runs of which other threads have freed blocks. Those that have become
+    /// unused are retired.
+    pub(super) fn collect_notified(&self) {
+        if self.notified.load(Relaxed).is_null() {
+            return;
+        }
+        // Acquire: see `notify`.
+        let mut next = self.notified.swap(null_mut(), Ordering::Acquire);
+        while !next.is_null() {
+            let run = next;
+            // SAFETY: whoever empties the queue has its runs.
+            unsafe {
+                next = (*run).notified_next.load(Relaxed);
+                (*run).collect();
+                let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
+                bins.unpark(run);
+                if (*run).is_unused() {
+                    self.retire(bins, &*run);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What the fast paths leave: a run without a free slot, a block of another owner, thread or run
+//! in a special state, a thread without an arena.
+
+use super::bins::{Bins, empty_bins};
+use super::fast::current_bins;
+use super::{Arena, life};
+use crate::config;
+use crate::os::sync::Ordering::Relaxed;
+use crate::os::thread::thread_word;
+use crate::pool::AllocFailure;
+use crate::run::descriptor::{FULL, Run, Slot, run_of};
+use crate::units::ClassIndex;
+use core::ptr::null_mut;
+
+thread_word! {
+    /// Why this thread's last allocation failed.
+    pub(crate) mod last_failure: Option<AllocFailure> = None;
+}
+
+/// Notes why an allocation failed. Its null pointer.
+#[cold]
+pub(crate) fn failed(failure: AllocFailure) -> *mut u8 {
+    last_failure::set(Some(failure));
+    null_mut()
+}
+
+/// Lets the fast paths use the bins of the arena's current owner, if it has any.
+pub(super) fn publish(arena: &Arena) {
+    let bins = arena
+        .current()
+        .bins()
+        .map_or(empty_bins(), core::ptr::from_ref);
+    // In junk mode every request takes the slow path, which fills blocks.
+    current_bins::set(if config::junk() { empty_bins() } else { bins });
+}
+
+/// A block of `class`, through the slow path.
+pub(crate) fn allocate(class: ClassIndex) -> *mut u8 {
+    match take(class) {
+        Ok(slot) => {
+            if config::junk() {
+                junk(slot.address.as_ptr(), class, JUNK_ALLOCATED);
+            }
+            slot.address.as_ptr()
+        }
+        Err(failure) => failed(failure),
+    }
+}
+
+/// A block of `class` that reads as zero; slots that do so already are not touched.
+pub(crate) fn allocate_zeroed(class: ClassIndex, size: usize) -> *mut u8 {
+    match take(class) {
+        Ok(slot) => {
+            if !slot.zero {
+                // SAFETY: the slot is the caller's and has room for `size` bytes.
+                unsafe { slot.address.write_bytes(0, size) };
+            }
+            slot.address.as_ptr()
+        }
+        Err(failure) => failed(failure),
+    }
+}
+
+fn take(class: ClassIndex) -> Result<Slot, AllocFailure> {
+    life::with_arena(|arena| arena.take(class)).unwrap_or(Err(AllocFailure::Metadata))
+}
+
+const JUNK_ALLOCATED: u8 = 0xa5;
+const JUNK_FREED: u8 = 0x5a;
+
+fn junk(block: *mut u8, class: ClassIndex, byte: u8) {
+    let size = crate::class::TABLE[class.index()].size as usize;
+    // SAFETY: a block of that class that nobody reads.
+    unsafe { block.write_bytes(byte, size) };
+}
+
+/// Takes a block back, through the slow path.
+///
+/// # Safety
+/// As for [`super::fast::deallocate`].
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
+    if config::junk() {
+        junk(block, class, JUNK_FREED);
+    }
+    // Without memory for an arena the block stays on the books: a free that cannot be counted is
+    // not made.
+    life::with_arena(|arena| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let run = run_of(block, class).cast_mut();
+            if !arena.book_freed((*run).tag_of(block.addr()), class) {
+                return;
+            }
+            if let Some(side) = (*run).side() {
+                // The next block in the slot may come from the fast path, which sets no tag.
+                side.as_ref().reset((*run).slot_of(block.addr()));
+            }
+            let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
+            if core::ptr::eq(bins.arena.get(), arena) && take_up(bins, run) {
+                free_here(arena, bins, &*run, block);
+            } else {
+                free_remotely(run, block);
+            }
+            arena.tick();
+        }
+    });
+}
+
+/// Makes sure that a run of this thread's bins is in their list. False if another thread has put
+/// it into the queue of notified runs.
+///
+/// # Safety
+/// The caller has the arena of the bins, and a block of the run is alive.
+unsafe fn take_up(bins: &Bins, run: *mut Run) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*run).owner.load(Relaxed) & FULL == 0 {
+            return true;
+        }
+        let back = (*run).remote.try_take_back();
+        if back {
+            bins.unpark(run);
+        }
+        back
+    }
+}
+
+/// Takes back a block of a run in a list of this thread's bins.
+///
+/// # Safety
+/// As said, and the block was counted as freed.
+unsafe fn free_here(arena: &Arena, bins: &Bins, run: &Run, block: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        run.put_slot(block);
+        let bin = &bins.bin[run.head.class().index()];
+        if run.surplus.get() >= 0 {
+            bin.current.set(core::ptr::from_ref(run).cast_mut());
+        } else if run.is_unused() {
+            arena.retire(bins, run);
+        }
+    }
+}
+
+/// Takes back a block of another thread's run, or of one that waits in the queue.
+///
+/// # Safety
+/// The block is the caller's, and was counted as freed.
+unsafe fn free_remotely(run: *mut Run, block: *mut u8) {
+    // SAFETY: the caller's promise. The run stays alive while the block is not on its list, and
+    // after that as long as this thread has it to notify its owner.
+    unsafe {
+        let start = (*run).start();
+        if (*run).remote.push(block.cast(), start) {
+            let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
+            (*bins.arena.get()).notify(run);
+        }
+    }
+}
+
+/// A run of the current bins has become unused.
+#[cold]
+#[inline(never)]
+pub(crate) fn retire(run: &Run) {
+    life::with_arena(|arena| {
+        // SAFETY: the run is in a list of the current bins, which are this arena's.
+        unsafe {
+            let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
+            arena.retire(bins, run);
+        }
+        arena.tick();
+    });
+}

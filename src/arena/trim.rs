@@ -1,0 +1,179 @@
+//! Giving back what runs hold without need: runs that are unused, and pages of living runs on
+//! which no block is alive.
+//!
+//! An arena looks through its runs once a period of the pool's decay. What has not changed since
+//! it last looked is idle: an unused run goes back to its pool, a partly used one gives its free
+//! pages back once. Only the thread that has an arena may do that, so an orphaned arena is looked
+//! through by whichever thread comes by, and one whose thread sleeps is left alone until it wakes.
+
+use super::bins::Bins;
+use super::ledger::Ledger;
+use super::life;
+use super::record::{Arena, PURGE_CALLS};
+use crate::class::CLASSES;
+use crate::extent::decay::{self, DECAY};
+use crate::os::clock::coarse_millis;
+use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::os::thread;
+use crate::pool::DEFAULT;
+use crate::run::descriptor::Run;
+use core::fmt;
+
+/// How thoroughly an arena looks through its runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Zeal {
+    /// What has been idle for a period.
+    Idle,
+    /// Unused runs, idle or not.
+    Unused,
+    /// Everything.
+    All,
+}
+
+impl Arena {
+    /// Looks through the runs if it is time, or if somebody called for a purge.
+    #[cold]
+    pub(super) fn trim_if_due(&'static self, now: u64) {
+        let calls = PURGE_CALLS.load(Relaxed);
+        if calls != self.purge_heeded.get() {
+            self.purge_heeded.set(calls);
+            self.trim(Zeal::All);
+        } else if self.trim_due.get() != 0 {
+            self.trim(Zeal::Idle);
+            trim_orphans(now);
+        }
+        self.trim_due.set(now.saturating_add(DECAY.period()).max(1));
+    }
+
+    /// Gives unused runs back before the thread ends.
+    pub(super) fn trim_now(&self) {
+        self.trim(Zeal::Unused);
+    }
+
+    fn trim(&self, zeal: Zeal) -> u64 {
+        self.collect_notified();
+        let mut purged = self.trim_bins(&self.base, zeal) + self.trim_bins(&self.mixed, zeal);
+        for bins in self.ledgers.iter().filter_map(Ledger::bins) {
+            purged += self.trim_bins(bins, zeal);
+        }
+        DEFAULT.counts.purged_in_runs.fetch_add(purged, Relaxed);
+        purged
+    }
+
+    fn trim_bins(&self, bins: &Bins, zeal: Zeal) -> u64 {
+        (0..CLASSES)
+            .flat_map(|class| bins.runs(class))
+            .map(|run| self.trim_run(run, zeal))
+            .sum()
+    }
+
+    /// Gives back what one run can spare. Returns the bytes of pages inside a run that lives on.
+    fn trim_run(&self, run: &Run, zeal: Zeal) -> u64 {
+        // SAFETY: the caller has this arena, and the run is in a list of its bins.
+        unsafe {
+            if !run.remote.is_empty() {
+                run.collect();
+            }
+            let idle = run.seen.get() == run.surplus.get();
+            if run.is_unused() && (idle || zeal != Zeal::Idle) {
+                self.forget(run);
+                self.give_back(run);
+                return 0;
+            }
+            if zeal == Zeal::All || (zeal == Zeal::Idle && idle && !run.settled.get()) {
+                run.settled.set(true);
+                return run.purge_unused() as u64;
+            }
+            if !idle {
+                run.seen.set(run.surplus.get());
+                run.settled.set(false);
+            }
+            0
+        }
+    }
+}
+
+/// When orphaned arenas are looked through again.
+static ORPHANS_DUE: AtomicU64 = AtomicU64::new(0);
+
+fn trim_orphans(now: u64) {
+    let due = ORPHANS_DUE.load(Relaxed);
+    let next = now.saturating_add(DECAY.period());
+    if now >= due
+        && ORPHANS_DUE
+            .compare_exchange(due, next, Relaxed, Relaxed)
+            .is_ok()
+    {
+        life::with_orphans(|arena| {
+            arena.trim(Zeal::Idle);
+        });
+    }
+}
+
+/// Gives everything that is free back to the system now. Returns the bytes.
+pub(crate) fn purge() -> u64 {
+    life::call_for_purge();
+    let mut bytes = 0;
+    life::with_orphans(|arena| bytes += arena.trim(Zeal::All));
+    life::with_arena(|arena| {
+        arena.purge_heeded.set(PURGE_CALLS.load(Relaxed));
+        bytes += arena.trim(Zeal::All);
+    });
+    bytes + decay::purge_all(&DEFAULT)
+}
+
+/// Why the background thread could not be started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum BackgroundError {
+    /// It runs already.
+    Running,
+    /// The system made no thread.
+    Refused {
+        /// The system's error number.
+        errno: i32,
+    },
+}
+
+impl fmt::Display for BackgroundError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackgroundError::Running => write!(f, "the background thread runs already"),
+            BackgroundError::Refused { errno } => {
+                write!(f, "the system made no thread (errno {errno})")
+            }
+        }
+    }
+}
+
+impl core::error::Error for BackgroundError {}
+
+static BACKGROUND: AtomicBool = AtomicBool::new(false);
+
+/// Starts the thread that drives decay while all others sleep.
+pub(crate) fn start_background() -> Result<(), BackgroundError> {
+    if BACKGROUND.swap(true, Relaxed) {
+        return Err(BackgroundError::Running);
+    }
+    thread::spawn_detached(background).map_err(|errno| {
+        BACKGROUND.store(false, Relaxed);
+        BackgroundError::Refused { errno }
+    })
+}
+
+/// In a forked child there is no such thread.
+pub(super) fn forget_background() {
+    BACKGROUND.store(false, Relaxed);
+}
+
+extern "C" fn background(_: *mut libc::c_void) -> *mut libc::c_void {
+    loop {
+        thread::sleep_millis(DECAY.interval().clamp(1, MOST_SLEEP));
+        let now = coarse_millis();
+        trim_orphans(now);
+        DECAY.tick(&DEFAULT, now);
+    }
+}
+
+/// The background thread looks at the settings at least that often, in milliseconds.
+const MOST_SLEEP: u64 = 1000;

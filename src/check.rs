@@ -1,0 +1,413 @@
+//! Walks every structure and verifies the invariants that the modules state. Behind the feature
+//! `check`; meaningful only while no other thread allocates or frees.
+
+use crate::arena::bins::Bins;
+use crate::arena::ledger::Ledger;
+use crate::arena::{Arena, Life, life};
+use crate::class::{CLASSES, TABLE};
+use crate::extent::descriptor::{Head, Kind};
+use crate::extent::{bits, fit, large};
+use crate::os::sync::Ordering::Relaxed;
+use crate::pool::DEFAULT;
+use crate::pool::region::Region;
+use crate::run::descriptor::{FULL, Run, empty_run};
+use crate::run::remote::State;
+use crate::units::{CHUNK_SLICES, SLICE};
+use core::fmt;
+
+/// What a clean walk found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// Runs.
+    pub runs: u64,
+    /// Large blocks.
+    pub large_blocks: u64,
+    /// Blocks alive, counted from the runs and spans.
+    pub live_blocks: u64,
+    /// Their bytes.
+    pub live_bytes: u64,
+    /// Slices that belong to runs and spans.
+    pub used_slices: u64,
+}
+
+/// An invariant that does not hold, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Violation {
+    /// The invariant, as its module states it.
+    pub invariant: &'static str,
+    /// Address of the slice, run or arena.
+    pub address: usize,
+    /// The two sides of the equation, or 0.
+    pub sides: (u64, u64),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (left, right) = self.sides;
+        write!(
+            f,
+            "at {:#x}: {} ({left} and {right})",
+            self.address, self.invariant
+        )
+    }
+}
+
+impl core::error::Error for Violation {}
+
+fn equal(
+    invariant: &'static str,
+    address: usize,
+    left: impl TryInto<u64>,
+    right: impl TryInto<u64>,
+) -> Result<(), Violation> {
+    let sides = (
+        left.try_into().unwrap_or(u64::MAX),
+        right.try_into().unwrap_or(u64::MAX),
+    );
+    if sides.0 == sides.1 {
+        Ok(())
+    } else {
+        Err(Violation {
+            invariant,
+            address,
+            sides,
+        })
+    }
+}
+
+/// Verifies everything; allocates nothing. Call it while no other thread allocates or frees.
+///
+/// # Errors
+/// The first violation found.
+pub fn check() -> Result<CheckReport, Violation> {
+    // The caller's arena exists, and what other threads freed is where the walk looks for it.
+    life::with_arena(|_| ());
+    let mut report = CheckReport::default();
+    let mut dirty = 0;
+    for region in DEFAULT.regions() {
+        dirty += check_region(region, &mut report)?;
+    }
+    let counts = &DEFAULT.counts;
+    equal(
+        "dirty slices are counted",
+        0,
+        counts.dirty.load(Relaxed),
+        dirty,
+    )?;
+    equal(
+        "used slices are counted",
+        0,
+        counts.used.load(Relaxed),
+        report.used_slices,
+    )?;
+    let mut listed = 0;
+    for arena in life::arenas().filter(|arena| arena.life() != Life::Abandoned) {
+        for bins in all_bins(arena) {
+            listed += check_bins(bins)?;
+        }
+    }
+    if life::arenas().all(|arena| arena.life() != Life::Abandoned) {
+        let full = report.runs - listed;
+        equal("a run is in a list, or full", 0, full, count_full())?;
+    }
+    let stats = crate::stats::Stats::take();
+    equal(
+        "blocks alive are counted",
+        0,
+        stats.allocated_blocks,
+        report.live_blocks,
+    )?;
+    equal(
+        "bytes alive are counted",
+        0,
+        stats.allocated_bytes,
+        report.live_bytes,
+    )?;
+    let arenas: i64 = stats
+        .arenas()
+        .iter()
+        .map(|arena| arena.allocated_bytes)
+        .sum();
+    equal(
+        "arenas sum up to the whole",
+        0,
+        arenas,
+        stats.allocated_bytes,
+    )?;
+    check_owners(report)?;
+    Ok(report)
+}
+
+fn all_bins(arena: &'static Arena) -> impl Iterator<Item = &'static Bins> {
+    [&arena.base, &arena.mixed]
+        .into_iter()
+        .chain(arena.ledgers.iter().filter_map(Ledger::bins))
+}
+
+/// All owners' live bytes together are what is alive.
+fn check_owners(report: CheckReport) -> Result<(), Violation> {
+    let mut live = (0_u64, 0_u64);
+    for arena in life::arenas() {
+        for ledger in arena
+            .ledgers
+            .iter()
+            .chain(core::iter::once(&arena.base_ledger))
+        {
+            let totals = ledger.totals();
+            let blocks = totals.allocated_blocks.wrapping_sub(totals.freed_blocks);
+            let bytes = totals.allocated_bytes.wrapping_sub(totals.freed_bytes);
+            live = (live.0.wrapping_add(blocks), live.1.wrapping_add(bytes));
+        }
+    }
+    equal(
+        "owners' blocks sum up to the whole",
+        0,
+        live.0,
+        report.live_blocks,
+    )?;
+    equal(
+        "owners' bytes sum up to the whole",
+        0,
+        live.1,
+        report.live_bytes,
+    )
+}
+
+/// Checks chunk by chunk and span by span. Returns the dirty slices.
+fn check_region(region: &Region, report: &mut CheckReport) -> Result<u64, Violation> {
+    let mut dirty = 0;
+    let mut lowest = None;
+    // Slices of the current span that lie in chunks to come.
+    let mut rest = 0;
+    for chunk in fit::chunks(region) {
+        let address = region.chunk_address(chunk);
+        let view = fit::view(region, chunk);
+        equal(
+            "longest is the longest free span",
+            address,
+            view.longest,
+            bits::longest(view.free),
+        )?;
+        equal(
+            "dirty slices are free",
+            address,
+            view.dirty & !view.free,
+            0_u64,
+        )?;
+        equal(
+            "aged slices are dirty",
+            address,
+            view.aged & !view.dirty,
+            0_u64,
+        )?;
+        equal(
+            "no slice is dirty and zero",
+            address,
+            view.dirty & view.zero,
+            0_u64,
+        )?;
+        equal(
+            "used slices are committed",
+            address,
+            !view.free & !view.committed,
+            0_u64,
+        )?;
+        dirty += u64::from(view.dirty.count_ones());
+        if view.free != 0 {
+            lowest.get_or_insert(chunk);
+        }
+        let mut slice = 0;
+        while slice < CHUNK_SLICES {
+            if rest > 0 {
+                equal(
+                    "a span's slices are used",
+                    address,
+                    view.free >> slice & 1,
+                    0_u64,
+                )?;
+                rest -= 1;
+                slice += 1;
+            } else if view.free >> slice & 1 == 1 {
+                slice += 1;
+            } else {
+                rest = check_span(address + slice * SLICE, report)?;
+            }
+        }
+    }
+    let begin = region.lowest.begin().index();
+    match lowest {
+        Some(first) if first < begin => {
+            equal(
+                "no free slice lies below where a search begins",
+                region.base(),
+                first,
+                begin,
+            )?;
+        }
+        _ => {}
+    }
+    equal(
+        "spans end inside their region",
+        region.base(),
+        rest,
+        0_usize,
+    )?;
+    Ok(dirty)
+}
+
+/// Checks the span that starts at `address`. Returns its slices.
+fn check_span(address: usize, report: &mut CheckReport) -> Result<usize, Violation> {
+    // SAFETY: a slice of a chunk that the region has.
+    let head = unsafe { Head::of_slice(address) };
+    let slices = head.slices().0;
+    match head.kind() {
+        Kind::Run => {
+            // SAFETY: the head says so.
+            let run = unsafe { &*core::ptr::from_ref(head).cast::<Run>() };
+            let live = check_run(run)?;
+            report.runs += 1;
+            report.live_blocks += u64::from(live);
+            report.live_bytes += u64::from(live) * u64::from(run.row().size);
+            for slice in 1..slices {
+                // SAFETY: slices of the run.
+                let inner = unsafe { Head::of_slice(address + slice * SLICE) };
+                equal(
+                    "a run's slices lead to its first",
+                    address,
+                    inner.first().address(),
+                    address,
+                )?;
+            }
+        }
+        Kind::Large => {
+            // SAFETY: the head says so.
+            let bytes = unsafe { large::of(address).bytes() };
+            equal(
+                "a large block has as many slices as it needs",
+                address,
+                bytes.div_ceil(SLICE),
+                slices,
+            )?;
+            report.large_blocks += 1;
+            report.live_blocks += 1;
+            report.live_bytes += bytes as u64;
+        }
+        Kind::None | Kind::Inner => {
+            equal(
+                "a used slice belongs to a span",
+                address,
+                head.kind() as u8,
+                Kind::Run as u8,
+            )?;
+        }
+    }
+    report.used_slices += slices as u64;
+    Ok(slices)
+}
+
+/// Checks a run's equation. Returns its blocks alive.
+fn check_run(run: &Run) -> Result<u32, Violation> {
+    let address = run.start().addr();
+    let waiting = run.remote.count();
+    let mut free = 0;
+    let mut slot = run.free.get();
+    while !slot.is_null() {
+        let offset = slot.addr().wrapping_sub(address);
+        let exact = run.slot_of(slot.addr()).0 as usize * run.row().size as usize;
+        equal("a free slot is a slot of its run", address, offset, exact)?;
+        free += 1;
+        if free > run.row().slots {
+            equal("the free list ends", address, free, run.row().slots)?;
+        }
+        // SAFETY: a slot on the free list holds its link.
+        slot = unsafe { (*slot).next };
+    }
+    equal(
+        "available = used + free",
+        address,
+        run.available(),
+        run.used() + free,
+    )?;
+    let most = run.row().slots;
+    equal(
+        "slots are as many as fit",
+        address,
+        most.max(run.available()),
+        most,
+    )?;
+    let live = run.used().checked_sub(waiting);
+    equal("waiting slots are used", address, live.is_some(), true)?;
+    if run.owner.load(Relaxed) & FULL == 0 {
+        equal(
+            "a run without the flag is owned",
+            address,
+            run.remote.state() as u8,
+            0_u8,
+        )?;
+    }
+    Ok(live.unwrap_or(0))
+}
+
+/// Checks the lists of bins. Returns how many runs are in them.
+fn check_bins(bins: &Bins) -> Result<u64, Violation> {
+    let address = core::ptr::from_ref(bins).addr();
+    let mut listed = 0;
+    for class in 0..CLASSES {
+        let mut previous = core::ptr::null::<Run>();
+        let mut has_current = bins.bin[class].current.get() == empty_run();
+        for run in bins.runs(class) {
+            let at = core::ptr::from_ref(run);
+            equal(
+                "a listed run is of its bin's class",
+                at.addr(),
+                run.row().size,
+                TABLE[class].size,
+            )?;
+            equal(
+                "a listed run belongs to the bins",
+                at.addr(),
+                run.bins(),
+                address,
+            )?;
+            equal(
+                "a listed run is not full",
+                at.addr(),
+                run.owner.load(Relaxed) & FULL,
+                0_usize,
+            )?;
+            equal(
+                "a listed run leads back",
+                at.addr(),
+                run.prev.get().addr(),
+                previous.addr(),
+            )?;
+            has_current |= core::ptr::eq(bins.bin[class].current.get(), run);
+            previous = at;
+            listed += 1;
+        }
+        equal("the current run is in the list", address, has_current, true)?;
+    }
+    Ok(listed)
+}
+
+/// Runs that are full, or wait to be taken up again.
+fn count_full() -> u64 {
+    let mut full = 0;
+    for region in DEFAULT.regions() {
+        for chunk in fit::chunks(region) {
+            let free = fit::view(region, chunk).free;
+            for slice in (0..CHUNK_SLICES).filter(|slice| free >> slice & 1 == 0) {
+                // SAFETY: a slice of a chunk that the region has.
+                let head = unsafe { Head::of_slice(region.chunk_address(chunk) + slice * SLICE) };
+                if head.kind() == Kind::Run {
+                    // SAFETY: the head says so.
+                    let run = unsafe { &*core::ptr::from_ref(head).cast::<Run>() };
+                    full += u64::from(run.remote.state() != State::Owned);
+                }
+            }
+        }
+    }
+    full
+}

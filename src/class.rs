@@ -1,0 +1,162 @@
+//! Size classes: which slot serves a request. A leaf; the table itself is made by `build.rs`, and
+//! each of its columns is computed again here and compared at compile time.
+//!
+//! A block's class is a function of its layout alone: the class of its size rounded up to its
+//! alignment. Steps between classes are powers of two, and a run starts at a slice, so a slot
+//! whose size is a multiple of an alignment is aligned to it.
+
+use crate::units::{ClassIndex, SLICE, SlotIndex, round_up};
+use core::alloc::Layout;
+use static_assertions::{const_assert, const_assert_eq};
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SizeClass {
+    /// Bytes of a slot.
+    pub(crate) size: u32,
+    /// Slices of a run.
+    pub(crate) slices: u32,
+    /// Slots of a run.
+    pub(crate) slots: u32,
+    /// What the smallest request of the class leaves unused, in per mille of a slot.
+    pub(crate) waste: u32,
+    /// 2^40 / size, rounded up.
+    pub(crate) reciprocal: u64,
+}
+
+impl SizeClass {
+    const fn row(size: u32, slices: u32, slots: u32, waste: u32, reciprocal: u64) -> SizeClass {
+        SizeClass {
+            size,
+            slices,
+            slots,
+            waste,
+            reciprocal,
+        }
+    }
+
+    /// The slot that holds the byte at `offset` of a run. Exact for every offset of a run.
+    #[inline]
+    pub(crate) const fn slot_of(&self, offset: usize) -> SlotIndex {
+        SlotIndex(((offset as u64 * self.reciprocal) >> 40) as u32)
+    }
+}
+
+include!(concat!(env!("OUT_DIR"), "/class_table.rs"));
+
+/// The largest size that is served from a run.
+pub(crate) const RUN_MAX: usize = TABLE[CLASSES - 1].size as usize;
+/// Sizes up to this are looked up; larger ones are computed.
+pub(crate) const LOOKUP_MAX: usize = (LOOKUP.len() - 1) * 8;
+/// The largest alignment that a slot can have: where runs start.
+pub(crate) const RUN_ALIGN_MAX: usize = SLICE;
+
+/// The first class beyond the lookup table.
+const FIRST_COMPUTED: usize = LOOKUP[LOOKUP.len() - 1] as usize + 1;
+/// log2 of the largest size that is looked up.
+const LOOKUP_LOG: u32 = LOOKUP_MAX.trailing_zeros();
+
+/// The class of a size of at most [`RUN_MAX`] that was rounded up to its alignment.
+#[inline(always)]
+pub(crate) const fn class_of(size: usize) -> ClassIndex {
+    if size <= LOOKUP_MAX {
+        // The mask is no restriction; it tells the compiler that the index is in bounds.
+        ClassIndex(LOOKUP[(size + 7) / 8])
+    } else {
+        let log = (size - 1).ilog2();
+        let step = ((size - 1) >> (log - 2)) & 3;
+        ClassIndex((FIRST_COMPUTED + (log - LOOKUP_LOG) as usize * 4 + step) as u8)
+    }
+}
+
+/// The size class of a layout, or `None` where a span of its own serves it.
+#[inline(always)]
+pub(crate) const fn class_of_layout(layout: Layout) -> Option<ClassIndex> {
+    let size = round_up(layout.size(), layout.align());
+    // An aligned size of at most LOOKUP_MAX has an alignment of at most that.
+    if size <= LOOKUP_MAX || (size <= RUN_MAX && layout.align() <= RUN_ALIGN_MAX) {
+        Some(class_of(size))
+    } else {
+        None
+    }
+}
+
+const_assert_eq!(LOOKUP_MAX, 2048);
+const_assert_eq!(RUN_MAX, 256 << 10);
+const_assert!(LOOKUP_MAX.is_power_of_two());
+const_assert!(CLASSES <= u8::MAX as usize);
+const _: () = verify();
+
+/// Computes every column again and compares.
+const fn verify() {
+    let mut below = 0;
+    let mut index = 0;
+    while index < CLASSES {
+        let row = &TABLE[index];
+        let size = row.size as usize;
+        assert!(size > below, "sizes ascend");
+        let step = size - below;
+        assert!(
+            step.is_power_of_two(),
+            "an aligned request finds an aligned slot"
+        );
+        assert!(size % step == 0, "a slot is a multiple of its step");
+        if size > 128 {
+            let most = if size <= LOOKUP_MAX { 125 } else { 200 };
+            assert!((step - 1) * 1000 / size <= most, "bounded internal waste");
+        } else {
+            assert!(step == 8, "8-byte steps up to 128 B");
+        }
+        assert!(row.waste as usize == (step - 1) * 1000 / size);
+        let run = row.slices as usize * SLICE;
+        assert!(row.slots as usize == run / size);
+        assert!(row.slots >= 8, "a run is worth its descriptor");
+        assert!(row.reciprocal == (1_u64 << 40).div_ceil(row.size as u64));
+        // slot_of is exact while offset * (reciprocal * size - 2^40) stays below 2^40.
+        let error = row.reciprocal * row.size as u64 - (1 << 40);
+        assert!(run as u64 * error < 1 << 40);
+        assert!(
+            class_of(size).index() == index,
+            "the largest request of the class"
+        );
+        assert!(class_of(below + 1).index() == index, "the smallest");
+        below = size;
+        index += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_class_holds_its_request_and_wastes_little(size in 1..=RUN_MAX) {
+            let row = TABLE[class_of(size).index()];
+            let slot = row.size as usize;
+            prop_assert!(slot >= size);
+            if size > 128 {
+                let most = if slot <= LOOKUP_MAX { 8 } else { 5 };
+                prop_assert!((slot - size) * most < slot);
+            } else {
+                prop_assert!(slot - size < 8);
+            }
+        }
+
+        #[test]
+        fn an_aligned_request_finds_an_aligned_slot(size in 1..=RUN_MAX, log in 0..=16_u32) {
+            let layout = Layout::from_size_align(size, 1 << log).unwrap();
+            if let Some(class) = class_of_layout(layout) {
+                prop_assert_eq!(TABLE[class.index()].size as usize % layout.align(), 0);
+            }
+        }
+
+        #[test]
+        fn slot_of_is_exact(class in 0..CLASSES, part in 0.0..1.0_f64) {
+            let row = TABLE[class];
+            let offset = (part * f64::from(row.size * row.slots)) as usize;
+            prop_assert_eq!(row.slot_of(offset).0 as usize, offset / row.size as usize);
+        }
+    }
+}

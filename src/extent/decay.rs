@@ -1,0 +1,182 @@
+//! Giving free slices back to the system.
+//!
+//! Time is cut into periods of a quarter of the decay time. Slices that were free and dirty when a
+//! period began and are still so are *aged*; they are purged in equal parts at the ticks of that
+//! period, the highest addresses first, since first fit will want the lowest again. So a slice is
+//! purged at the latest two periods after it was freed, and one that is reused meanwhile is not.
+//! The arena layer takes the other half of the decay time to empty runs and pages inside runs.
+//!
+//! A purger claims what it purges like an allocation does, so nobody can be given a slice whose
+//! pages are just being taken away.
+
+use super::bits::spans;
+use super::fit::{chunks, record, slots};
+use crate::os::lock::Lock;
+use crate::os::map;
+use crate::os::sync::{AtomicU64, Ordering::Relaxed};
+use crate::pool::Pool;
+use crate::pool::region::Region;
+use crate::units::SLICE;
+
+/// Periods of a decay time.
+pub(crate) const PERIODS: u64 = 4;
+/// Ticks of a period.
+const TICKS: u64 = 8;
+
+/// The clock of a pool's decay.
+pub(crate) struct Decay {
+    /// When the next tick is due, in milliseconds; read without the lock.
+    due: AtomicU64,
+    /// Milliseconds after which a freed slice has been given back; `u64::MAX` for never.
+    millis: AtomicU64,
+    state: Lock<State>,
+}
+
+struct State {
+    /// Ticks left in this period.
+    left: u64,
+    /// Aged slices to purge at a tick.
+    quota: u64,
+}
+
+/// The clock of the default pool.
+pub(crate) static DECAY: Decay = Decay {
+    due: AtomicU64::new(0),
+    millis: AtomicU64::new(crate::config::DECAY_MILLIS),
+    state: Lock::new(State { left: 0, quota: 0 }),
+};
+
+impl Decay {
+    /// Sets the decay time.
+    pub(crate) fn set_millis(&self, millis: u64) {
+        self.millis.store(millis, Relaxed);
+    }
+
+    /// Milliseconds between two ticks; `u64::MAX` if there are none.
+    pub(crate) fn interval(&self) -> u64 {
+        match self.millis.load(Relaxed) {
+            u64::MAX => u64::MAX,
+            millis => (millis / (PERIODS * TICKS)).max(1),
+        }
+    }
+
+    /// Milliseconds of a period; `u64::MAX` if nothing is ever purged.
+    pub(crate) fn period(&self) -> u64 {
+        self.interval().saturating_mul(TICKS)
+    }
+
+    /// Purges what is due at `now`. Called from slow paths.
+    pub(crate) fn tick(&self, pool: &Pool, now: u64) {
+        let due = self.due.load(Relaxed);
+        if now < due {
+            return;
+        }
+        let interval = self.interval();
+        let Some(mut state) = self.state.try_lock() else {
+            return;
+        };
+        self.due.store(now.saturating_add(interval), Relaxed);
+        if interval == u64::MAX || due == 0 {
+            return;
+        }
+        // A thread that comes late does the ticks that were missed.
+        let ticks = 1 + (now - due) / interval;
+        if state.left == 0 {
+            state.quota = begin_period(pool).div_ceil(TICKS);
+            state.left = TICKS;
+            return;
+        }
+        let ticks = ticks.min(state.left);
+        state.left -= ticks;
+        let most = if state.left == 0 {
+            u64::MAX
+        } else {
+            state.quota * ticks
+        };
+        purge_aged(pool, most);
+    }
+
+    /// Holds the decay still while the process forks.
+    pub(crate) fn before_fork(&self) -> bool {
+        self.state.lock_before_fork()
+    }
+
+    /// Lets it go on.
+    pub(crate) fn after_fork(&self, taken: bool, in_child: bool) {
+        self.state.after_fork(taken, in_child);
+    }
+}
+
+/// Marks everything that is free and dirty as aged; how many slices that is.
+fn begin_period(pool: &Pool) -> u64 {
+    let mut aged = 0;
+    for region in pool.regions() {
+        for chunk in chunks(region) {
+            let record = record(region, chunk);
+            let dirty = record.dirty.load(Relaxed);
+            if dirty | record.aged.load(Relaxed) != 0 {
+                record.aged.store(dirty, Relaxed);
+                aged += u64::from(dirty.count_ones());
+            }
+        }
+    }
+    aged
+}
+
+/// Purges up to `most` aged slices, from the highest address down.
+fn purge_aged(pool: &Pool, most: u64) {
+    let mut left = most;
+    for region in pool.regions().iter().rev() {
+        for chunk in chunks(region).rev() {
+            if left == 0 {
+                return;
+            }
+            let aged = record(region, chunk).aged.load(Relaxed);
+            if aged != 0 {
+                left = left.saturating_sub(purge_in_chunk(pool, region, chunk, aged));
+            }
+        }
+    }
+}
+
+/// Purges everything that is free and dirty, now. Returns the bytes given back.
+pub(crate) fn purge_all(pool: &Pool) -> u64 {
+    let mut slices = 0;
+    for region in pool.regions() {
+        for chunk in chunks(region) {
+            let dirty = record(region, chunk).dirty.load(Relaxed);
+            if dirty != 0 {
+                slices += purge_in_chunk(pool, region, chunk, dirty);
+            }
+        }
+    }
+    slices * SLICE as u64
+}
+
+/// Purges those slices of `wanted` that are free and dirty. Returns how many were.
+fn purge_in_chunk(pool: &Pool, region: &Region, chunk: usize, wanted: u64) -> u64 {
+    let slots = slots(region, chunk);
+    let record = record(region, chunk);
+    let taken = slots.claim_any(wanted);
+    // Only the claimer changes the bits of a claimed slice, so this is stable now.
+    let dirty = taken & record.dirty.load(Relaxed);
+    let mut purged = 0;
+    for (first, count) in spans(dirty) {
+        let address = region.chunk_address(chunk) + first as usize * SLICE;
+        // SAFETY: committed slices, claimed above, whose contents nobody wants.
+        if unsafe { map::purge(address, count as usize * SLICE) }.is_ok() {
+            purged |= super::bits::mask(first, count);
+        }
+    }
+    record.dirty.fetch_and(!purged, Relaxed);
+    record.aged.fetch_and(!wanted, Relaxed);
+    record.zero.fetch_or(purged, Relaxed);
+    let count = u64::from(purged.count_ones());
+    pool.counts.dirty.fetch_sub(count, Relaxed);
+    pool.counts.purged.fetch_add(count, Relaxed);
+    if taken != 0 {
+        slots.release(taken);
+        region.lowest.lower(chunk);
+    }
+    count
+}

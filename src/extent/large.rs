@@ -1,0 +1,188 @@
+//! Large blocks: a span each, described by the descriptor of its first slice alone.
+//!
+//! A block's bytes are its size rounded up to OS pages; slices behind that are never touched. It
+//! grows into the free slices behind it, or moves: below [`MOVE_MIN`] by copying, above by moving
+//! its pages, which costs the kernel two mappings for as long as the block lives. Such a block is
+//! mapped afresh when it is released, and moves stop when too many are alive.
+
+use super::descriptor::{Head, Kind};
+use super::fit::{self, Contents, Span, Zeroing};
+use crate::os::map;
+use crate::os::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use crate::pool::region::DESCRIPTOR;
+use crate::pool::{AllocFailure, Pool, page_rounded, router};
+use crate::units::{ClassIndex, OwnerTag, SLICE, Slices};
+
+/// Blocks of this many bytes are moved by the kernel rather than copied.
+pub(crate) const MOVE_MIN: usize = 512 << 10;
+/// Blocks alive whose pages were moved; two mappings each, of the 65,530 that a process may have.
+const MOVED_MAX: u32 = 4096;
+/// The block's pages were moved into its span.
+const MOVED: u8 = 1;
+
+static MOVED_ALIVE: AtomicU32 = AtomicU32::new(0);
+
+/// The descriptor of a large block.
+#[repr(C)]
+pub(crate) struct Large {
+    pub(crate) head: Head,
+    bytes: AtomicUsize,
+}
+
+static_assertions::const_assert!(size_of::<Large>() <= DESCRIPTOR);
+
+/// A block that was made or given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    pub(crate) address: usize,
+    /// What it occupies.
+    pub(crate) bytes: usize,
+}
+
+/// What a large block of `size` bytes occupies.
+pub(crate) fn block_bytes(size: usize) -> Option<usize> {
+    page_rounded(size.max(1))
+}
+
+/// A block of `size` bytes at a multiple of `align`, booked to `tag`.
+pub(crate) fn allocate(
+    size: usize,
+    align: usize,
+    tag: OwnerTag,
+    zeroing: Zeroing,
+) -> Result<Block, AllocFailure> {
+    let too_large = AllocFailure::TooLarge { bytes: size as u64 };
+    let bytes = block_bytes(size).ok_or(too_large)?;
+    let slices = Slices::holding(bytes).ok_or(too_large)?;
+    if u32::try_from(slices.0).is_err() {
+        return Err(too_large);
+    }
+    let align = Slices(align.div_ceil(SLICE).max(1));
+    let span = fit::allocate(router::route(bytes), slices, align, zeroing)?;
+    Ok(describe(span, bytes, tag))
+}
+
+fn describe(span: Span, bytes: usize, tag: OwnerTag) -> Block {
+    // SAFETY: the span was claimed just now.
+    let large = unsafe { of(span.address) };
+    large.head.describe(ClassIndex(u8::MAX), span.slices, tag);
+    large.bytes.store(bytes, Relaxed);
+    large.head.set_kind(Kind::Large);
+    Block {
+        address: span.address,
+        bytes,
+    }
+}
+
+/// The descriptor of the large block at `address`.
+///
+/// # Safety
+/// A large block, or a span about to become one, starts there.
+#[inline]
+pub(crate) unsafe fn of(address: usize) -> &'static Large {
+    // SAFETY: the caller's promise; a descriptor has room for a `Large`.
+    unsafe { &*core::ptr::from_ref(Head::of_slice(address)).cast::<Large>() }
+}
+
+impl Large {
+    /// What the block occupies.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+
+    fn pool(&self) -> &'static Pool {
+        router::route(self.bytes())
+    }
+
+    /// Gives the block's slices back.
+    ///
+    /// # Safety
+    /// The block is alive, and nobody uses it any more.
+    pub(crate) unsafe fn release(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.release_holding(Contents::Dirty) }
+    }
+
+    /// [`release`](Self::release), telling what the slices hold.
+    ///
+    /// # Safety
+    /// As there, and `contents` is true.
+    unsafe fn release_holding(&self, mut contents: Contents) {
+        let address = self.head.address();
+        let slices = self.head.slices();
+        if self.head.flags() & MOVED != 0 {
+            // SAFETY: the block's own slices. If the kernel refuses, its mappings stay split.
+            if unsafe { map::map_afresh(address, slices.bytes()) }.is_ok() {
+                contents = Contents::Zero;
+            }
+            MOVED_ALIVE.fetch_sub(1, Relaxed);
+        }
+        self.head.set_flags(0);
+        self.head.clear();
+        // SAFETY: the caller's promise.
+        unsafe { fit::release(self.pool(), address, slices, contents) };
+    }
+
+    /// Makes the block `size` bytes without moving it; its bytes now, or `None` with nothing
+    /// changed.
+    ///
+    /// # Safety
+    /// The block is alive and the caller's; what lies behind a smaller `size` is given up.
+    pub(crate) unsafe fn resize_in_place(&self, size: usize) -> Option<usize> {
+        let bytes = block_bytes(size)?;
+        let wanted = Slices::holding(bytes)?;
+        let have = self.head.slices();
+        let address = self.head.address();
+        if wanted > have {
+            let more = Slices(wanted.0 - have.0);
+            if !fit::extend(self.pool(), address + have.bytes(), more) {
+                return None;
+            }
+            self.head.set_slices(wanted);
+        } else if wanted < have && self.head.flags() & MOVED == 0 {
+            self.head.set_slices(wanted);
+            let end = address + wanted.bytes();
+            // SAFETY: the tail is the block's own, and nothing counts on it any more.
+            unsafe {
+                fit::release(self.pool(), end, Slices(have.0 - wanted.0), Contents::Dirty);
+            }
+        }
+        self.bytes.store(bytes, Relaxed);
+        Some(bytes)
+    }
+
+    /// Moves the block's pages to a new block of `size` bytes at a multiple of `align` with the
+    /// same tag, and releases the old one. `None`, with nothing changed, where copying is better
+    /// or all that is left.
+    ///
+    /// # Safety
+    /// The block is alive and the caller's.
+    pub(crate) unsafe fn relocate(&self, size: usize, align: usize) -> Option<Block> {
+        if self.bytes().min(size) < MOVE_MIN || MOVED_ALIVE.load(Relaxed) >= MOVED_MAX {
+            return None;
+        }
+        let block = allocate(size, align, self.head.tag(), Zeroing::None).ok()?;
+        // SAFETY: made just now.
+        let new = unsafe { of(block.address) };
+        // Whole slices, so that nothing of the old ones is left to be purged.
+        let (from, to) = (self.head.slices(), new.head.slices());
+        // SAFETY: two spans of the caller's, and as much as both have.
+        let moved =
+            unsafe { map::move_pages(self.head.address(), block.address, from.min(to).bytes()) };
+        if moved.is_err() {
+            // SAFETY: nobody has seen it.
+            unsafe { new.release() };
+            return None;
+        }
+        new.head.set_flags(MOVED);
+        MOVED_ALIVE.fetch_add(1, Relaxed);
+        let contents = if to >= from {
+            Contents::Zero
+        } else {
+            Contents::Dirty
+        };
+        // SAFETY: the caller has given it up, and what was moved away reads as zero.
+        unsafe { self.release_holding(contents) };
+        Some(block)
+    }
+}

@@ -1,0 +1,14 @@
+//! Spans of slices: first fit by address, large blocks, and giving pages back. Uses `pool` and
+//! `os`; what a run does with its span is the run layer's matter.
+
+pub(crate) mod bits;
+pub(crate) mod chunk;
+
+#[cfg(not(loom))]
+pub(crate) mod decay;
+#[cfg(not(loom))]
+pub(crate) mod descriptor;
+#[cfg(not(loom))]
+pub(crate) mod fit;
+#[cfg(not(loom))]
+pub(crate) mod large;

@@ -1,0 +1,198 @@
+//! The allocator as programs install it: `GlobalAlloc` over arenas and large blocks.
+
+use crate::arena::{fast, large, owner, slow};
+use crate::class::{LOOKUP_MAX, class_of_layout};
+use crate::config::{self, Settings};
+use crate::extent::fit::Zeroing;
+use crate::units::ClassIndex;
+use core::alloc::{GlobalAlloc, Layout};
+
+/// The allocator.
+///
+/// ```
+/// #[global_allocator]
+/// static GLOBAL: bursar::Bursar = bursar::Bursar::new();
+///
+/// fn main() {
+///     let numbers: Vec<u64> = (0..1000).collect();
+///     assert!(bursar::stats().allocated_bytes >= 8 * numbers.len() as u64);
+/// }
+/// ```
+///
+/// All values of this type are the same allocator: there is one to a process. Settings are taken
+/// from the value whose first request comes first; those in the environment variable
+/// `BURSAR_CONF` go before them.
+///
+/// Allocating and freeing never panic and never abort: where memory cannot be had, the result is
+/// null, and [`last_failure`](crate::last_failure) says why.
+#[derive(Debug)]
+pub struct Bursar {
+    settings: Settings,
+}
+
+impl Default for Bursar {
+    fn default() -> Self {
+        Bursar::new()
+    }
+}
+
+impl Bursar {
+    /// The allocator with its default settings.
+    pub const fn new() -> Self {
+        Bursar {
+            settings: Settings::new(),
+        }
+    }
+
+    /// Sets the decay time: how many milliseconds after it was freed memory has been given back
+    /// to the system, as long as some thread allocates or the background thread runs. 500 by
+    /// default.
+    #[must_use]
+    pub const fn decay_ms(mut self, millis: u64) -> Self {
+        self.settings.decay_ms = millis;
+        self
+    }
+
+    /// Starts the background thread with the first allocation. Off by default; see
+    /// [`start_background`](crate::start_background).
+    #[must_use]
+    pub const fn background(mut self, on: bool) -> Self {
+        self.settings.background = on;
+        self
+    }
+
+    /// Asks the kernel for transparent huge pages. Off by default: on a sparse heap they cost
+    /// more than they save.
+    #[must_use]
+    pub const fn huge_pages(mut self, on: bool) -> Self {
+        self.settings.huge_pages = on;
+        self
+    }
+
+    /// Fills small blocks with 0xa5 when they are allocated and with 0x5a when they are freed, so
+    /// that uses of either show. Off by default; each request then takes the slow path.
+    #[must_use]
+    pub const fn junk(mut self, on: bool) -> Self {
+        self.settings.junk = on;
+        self
+    }
+
+    /// Prints the stats table on standard error at exit. Off by default.
+    #[must_use]
+    pub const fn stats_at_exit(mut self, on: bool) -> Self {
+        self.settings.stats_at_exit = on;
+        self
+    }
+
+    /// Sets how many bytes of address space a region reserves; the largest single block is a
+    /// little smaller. By default as much as an address allows: 1 TiB on x86-64.
+    #[must_use]
+    pub const fn region_bytes(mut self, bytes: usize) -> Self {
+        self.settings.region_bytes = bytes;
+        self
+    }
+
+    // Settings in code count until the first request has been served, which is one of these three.
+
+    #[cold]
+    #[inline(never)]
+    fn refill(&self, class: ClassIndex) -> *mut u8 {
+        config::offer(&self.settings);
+        slow::allocate(class)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill_zeroed(&self, class: ClassIndex, size: usize) -> *mut u8 {
+        config::offer(&self.settings);
+        slow::allocate_zeroed(class, size)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn large(&self, layout: Layout, zeroing: Zeroing) -> *mut u8 {
+        config::offer(&self.settings);
+        large::allocate(layout.size(), layout.align(), zeroing)
+    }
+}
+
+/// Blocks of more bytes than this are cleared through the slow path, which knows what is zero.
+const CLEAR_HERE_MAX: usize = LOOKUP_MAX;
+
+// SAFETY: blocks are slots of runs or spans of their own, which overlap no other block, have the
+// size and alignment of their layout, and stay until they are freed. Nothing here unwinds.
+unsafe impl GlobalAlloc for Bursar {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        match class_of_layout(layout) {
+            Some(class) => fast::allocate(class, |class| self.refill(class)),
+            None => self.large(layout, Zeroing::None),
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise: the block is alive and of this layout.
+        unsafe {
+            match class_of_layout(layout) {
+                Some(class) => fast::deallocate(block, class),
+                None => large::deallocate(block),
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let size = layout.size();
+        match class_of_layout(layout) {
+            Some(class) if size <= CLEAR_HERE_MAX => {
+                let block = fast::allocate(class, |class| self.refill(class));
+                if !block.is_null() {
+                    // SAFETY: a new block of at least `size` bytes.
+                    unsafe { block.write_bytes(0, size) };
+                }
+                block
+            }
+            Some(class) => self.refill_zeroed(class, size),
+            None => self.large(layout, Zeroing::Whole),
+        }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise: `new_size` with this alignment is a layout.
+        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        let class = class_of_layout(layout);
+        if class.is_some() && class == class_of_layout(new) {
+            return block;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.resize(block, layout, new) }
+    }
+}
+
+impl Bursar {
+    /// Makes a block one of another class or size; its owner stays.
+    ///
+    /// # Safety
+    /// The block is alive and of layout `old`; both layouts have the same alignment.
+    #[cold]
+    #[inline(never)]
+    unsafe fn resize(&self, block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise; the two blocks do not overlap.
+        unsafe {
+            if class_of_layout(old).is_none() && class_of_layout(new).is_none() {
+                let resized = large::resize(block, new.size(), new.align());
+                if !resized.is_null() {
+                    return resized;
+                }
+            }
+            let moved = owner::allocate_for_owner_of(block, old, || self.alloc(new));
+            if !moved.is_null() {
+                core::ptr::copy_nonoverlapping(block, moved, old.size().min(new.size()));
+                self.dealloc(block, old);
+            }
+            moved
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Hooks that run around `fork`.
+
+/// Registers the three hooks. They must neither allocate nor take a lock that the forking thread
+/// may hold. Returns whether that was possible.
+pub(crate) fn register(
+    before: unsafe extern "C" fn(),
+    in_parent: unsafe extern "C" fn(),
+    in_child: unsafe extern "C" fn(),
+) -> bool {
+    // SAFETY: the hooks are functions of this program with the type that is wanted.
+    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) == 0 }
+}

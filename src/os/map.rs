@@ -1,0 +1,167 @@
+//! Mappings: reserving address space, committing it, giving pages back, moving pages.
+
+use super::fault::{Call, injected};
+use core::ffi::c_void;
+use core::ptr::null_mut;
+
+/// The kernel refused; the system's error number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Refused(pub(crate) i32);
+
+const INJECTED: Refused = Refused(libc::ENOMEM);
+
+fn last_error() -> Refused {
+    // SAFETY: every thread has its errno.
+    Refused(unsafe { *libc::__errno_location() })
+}
+
+/// Runs `call`, whose failure must not be seen in errno, and says whether it returned 0.
+fn keeping_errno(call: impl FnOnce() -> libc::c_int) -> Result<(), Refused> {
+    // SAFETY: every thread has its errno.
+    unsafe {
+        let place = libc::__errno_location();
+        let before = *place;
+        let result = if call() == 0 {
+            Ok(())
+        } else {
+            Err(last_error())
+        };
+        *place = before;
+        result
+    }
+}
+
+fn map_at(address: usize, len: usize, protection: i32, flags: i32) -> Result<(), Refused> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | flags;
+    keeping_errno(|| {
+        // SAFETY: with MAP_FIXED_NOREPLACE nothing that exists is touched; the one caller that
+        // passes MAP_FIXED owns the range.
+        let got = unsafe { libc::mmap(address as *mut c_void, len, protection, flags, -1, 0) };
+        if got as usize == address {
+            0
+        } else if got == libc::MAP_FAILED {
+            -1
+        } else {
+            // A kernel older than 4.17 takes the address as a mere hint.
+            // SAFETY: `got` was mapped just now with this length.
+            unsafe {
+                libc::munmap(got, len);
+                *libc::__errno_location() = libc::EEXIST;
+            }
+            -1
+        }
+    })
+}
+
+/// Reserves `len` bytes at `address`: no memory, no access. Fails if anything is mapped there.
+pub(crate) fn reserve_at(address: usize, len: usize) -> Result<(), Refused> {
+    if injected(Call::Reserve) {
+        return Err(INJECTED);
+    }
+    map_at(address, len, libc::PROT_NONE, libc::MAP_FIXED_NOREPLACE)
+}
+
+/// Gives a reservation up.
+///
+/// # Safety
+/// The range was reserved with [`reserve_at`] and is used by nobody.
+pub(crate) unsafe fn release(address: usize, len: usize) {
+    // SAFETY: the caller's promise.
+    let _ = keeping_errno(|| unsafe { libc::munmap(address as *mut c_void, len) });
+}
+
+/// Makes a reserved range readable and writable. Its pages are zero until first written.
+///
+/// # Safety
+/// The range lies in a reservation of ours, on page boundaries.
+pub(crate) unsafe fn commit(address: usize, len: usize) -> Result<(), Refused> {
+    if injected(Call::Commit) {
+        return Err(INJECTED);
+    }
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the caller's promise.
+    keeping_errno(|| unsafe { libc::mprotect(address as *mut c_void, len, protection) })
+}
+
+/// Gives the pages of a range back. `Ok` means that they read as zero from now on; where the
+/// kernel refuses (locked memory), they keep what they hold.
+///
+/// # Safety
+/// Whole committed pages whose contents nobody wants.
+pub(crate) unsafe fn purge(address: usize, len: usize) -> Result<(), Refused> {
+    if injected(Call::Purge) {
+        return Err(INJECTED);
+    }
+    // SAFETY: the caller's promise.
+    keeping_errno(|| unsafe { libc::madvise(address as *mut c_void, len, libc::MADV_DONTNEED) })
+}
+
+/// Asks for huge pages in a range.
+///
+/// # Safety
+/// A committed range of ours.
+pub(crate) unsafe fn advise_huge(address: usize, len: usize) {
+    // SAFETY: the caller's promise; a refusal changes nothing.
+    let _ = keeping_errno(|| unsafe {
+        libc::madvise(address as *mut c_void, len, libc::MADV_HUGEPAGE)
+    });
+}
+
+/// Moves the pages of one range under another; the old range stays mapped and reads as zero.
+///
+/// # Safety
+/// Two committed ranges of the caller's on page boundaries that do not overlap; what the new one
+/// held is lost.
+pub(crate) unsafe fn move_pages(old: usize, new: usize, len: usize) -> Result<(), Refused> {
+    if injected(Call::Remap) {
+        return Err(INJECTED);
+    }
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+    keeping_errno(|| {
+        // SAFETY: the caller's promise.
+        let got = unsafe { libc::mremap(old as *mut c_void, len, len, flags, new as *mut c_void) };
+        if got == libc::MAP_FAILED { -1 } else { 0 }
+    })
+}
+
+/// Maps a range afresh, so that it merges with its neighbours again after pages were moved into
+/// it. It reads as zero.
+///
+/// # Safety
+/// A committed range of the caller's whose contents nobody wants.
+pub(crate) unsafe fn map_afresh(address: usize, len: usize) -> Result<(), Refused> {
+    if injected(Call::Remap) {
+        return Err(INJECTED);
+    }
+    map_at(
+        address,
+        len,
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_FIXED,
+    )
+}
+
+/// Memory for our own records, for the life of the process, with an inaccessible page at either
+/// end so that overruns of other mappings do not reach it. `None` if the kernel refuses.
+pub(crate) fn metadata(len: usize) -> Option<*mut u8> {
+    if injected(Call::Metadata) {
+        return None;
+    }
+    let page = super::process::page_size();
+    let mut result = null_mut();
+    let _ = keeping_errno(|| {
+        if let Ok(mut mapping) = memmap2::MmapMut::map_anon(len + 2 * page) {
+            let start = mapping.as_mut_ptr();
+            // SAFETY: both pages lie in the mapping; where the kernel refuses to guard them, they
+            // are merely unused.
+            unsafe {
+                libc::mprotect(start.cast(), page, libc::PROT_NONE);
+                libc::mprotect(start.add(page + len).cast(), page, libc::PROT_NONE);
+                result = start.add(page);
+            }
+            core::mem::forget(mapping);
+        }
+        0
+    });
+    (!result.is_null()).then_some(result)
+}

@@ -1,0 +1,110 @@
+//! What the process is told at its start, and the little it says.
+
+use super::sync::{AtomicUsize, Ordering::Relaxed};
+use core::ffi::CStr;
+use core::fmt;
+
+/// Bytes of an OS page.
+#[inline]
+pub(crate) fn page_size() -> usize {
+    static PAGE: AtomicUsize = AtomicUsize::new(0);
+    match PAGE.load(Relaxed) {
+        0 => {
+            // SAFETY: no preconditions.
+            let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as usize;
+            PAGE.store(size, Relaxed);
+            size
+        }
+        size => size,
+    }
+}
+
+/// Some bits that differ from run to run, from what the kernel gave the process at its start.
+pub(crate) fn entropy() -> u64 {
+    // SAFETY: the kernel's 16 random bytes live as long as the process.
+    unsafe {
+        let random = libc::getauxval(libc::AT_RANDOM) as *const u64;
+        if random.is_null() {
+            super::clock::coarse_millis()
+        } else {
+            random.read_unaligned()
+        }
+    }
+}
+
+/// An environment variable, `None` where it is not set or the program runs with more rights than
+/// its caller (setuid).
+pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
+    // SAFETY: the name is terminated; the value lives until the program changes its environment,
+    // and settings are read once, at the first allocation.
+    unsafe {
+        if libc::getauxval(libc::AT_SECURE) != 0 {
+            return None;
+        }
+        let value = libc::getenv(name.as_ptr());
+        if value.is_null() {
+            None
+        } else {
+            Some(CStr::from_ptr(value).to_bytes())
+        }
+    }
+}
+
+/// The soft limit on this process's address space, `None` where there is none.
+pub(crate) fn address_space_limit() -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is a valid place for the result.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) };
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// Standard error without buffers or allocation: one write for each piece.
+pub(crate) struct Stderr;
+
+impl fmt::Write for Stderr {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // SAFETY: the bytes are alive. What cannot be written is lost: there is nobody to tell.
+        unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+        Ok(())
+    }
+}
+
+/// A line put together in place, so that it is written whole.
+pub(crate) struct Line<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> Line<N> {
+    pub(crate) const fn new() -> Self {
+        Line {
+            bytes: [0; N],
+            len: 0,
+        }
+    }
+
+    /// Writes it to standard error; what did not fit was cut off.
+    pub(crate) fn print(&self) {
+        // SAFETY: the first `len` bytes are written and alive.
+        unsafe { libc::write(2, self.bytes.as_ptr().cast(), self.len) };
+    }
+}
+
+impl<const N: usize> fmt::Write for Line<N> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = N - self.len;
+        let taken = text.len().min(room);
+        self.bytes[self.len..self.len + taken].copy_from_slice(&text.as_bytes()[..taken]);
+        self.len += taken;
+        Ok(())
+    }
+}
+
+/// Has `hook` called at exit. Returns whether that was possible.
+pub(crate) fn at_exit(hook: extern "C" fn()) -> bool {
+    // SAFETY: the hook is a function of this program with the type that atexit wants.
+    unsafe { libc::atexit(hook) == 0 }
+}

@@ -1,0 +1,298 @@
+//! Regions: reserved ranges of address space at fixed alignment, so that the descriptor of any
+//! address inside follows from the address by arithmetic.
+//!
+//! ```text
+//! base (aligned to the region slot)                                       base + 2^REGION_SHIFT
+//! | descriptors       | chunk records | longest | gap     | slices ...                        |
+//! | 128 B a slice     | 64 B a chunk  | 1 B     | (guard) | 64 KiB each, 64 to a chunk        |
+//! ```
+//! Descriptors, records and slices are committed as the region grows. Where address space is
+//! limited only the parts that belong to a shorter range of slices are reserved, each at the place
+//! that the arithmetic wants.
+
+use super::lowest::Lowest;
+use crate::os::map::{self, Refused};
+use crate::os::process::{self, page_size};
+use crate::os::sync::{AtomicU32, AtomicUsize, Ordering};
+use crate::os::{ADDRESS_BITS, REGION_SHIFT};
+use crate::units::{CHUNK, SLICE, SLICE_SHIFT, round_up};
+
+/// Bytes of a descriptor.
+pub(crate) const DESCRIPTOR: usize = 128;
+/// Bytes of a chunk's record.
+pub(crate) const CHUNK_RECORD: usize = 64;
+/// Bytes of a region slot.
+pub(crate) const REGION: usize = 1 << REGION_SHIFT;
+/// Chunks that a region slot has room for, those under its own tables included.
+const CHUNKS: usize = REGION / CHUNK;
+const TABLE_BYTES: usize = REGION / SLICE * DESCRIPTOR;
+const RECORDS_OFFSET: usize = TABLE_BYTES;
+const LONGEST_OFFSET: usize = RECORDS_OFFSET + CHUNKS * CHUNK_RECORD;
+/// Where slices begin, at least a chunk behind the last table.
+const DATA_OFFSET: usize = round_up(LONGEST_OFFSET + CHUNKS, CHUNK) + CHUNK;
+/// The first chunk that holds slices.
+pub(crate) const FIRST_CHUNK: usize = DATA_OFFSET / CHUNK;
+/// The descriptors of one chunk.
+const CHUNK_DESCRIPTORS: usize = CHUNK / SLICE * DESCRIPTOR;
+/// Regions that an address space has room for.
+pub(crate) const REGIONS: usize = 1 << (ADDRESS_BITS - REGION_SHIFT);
+/// The shortest range of slices that is worth a region.
+const SMALLEST: usize = 16 * CHUNK;
+
+/// The descriptor of the slice that holds `address`. Meaningful only inside a region.
+#[inline(always)]
+pub(crate) fn descriptor_address(address: usize) -> usize {
+    let base = address & !(REGION - 1);
+    let offset = (address >> (SLICE_SHIFT - DESCRIPTOR.trailing_zeros()))
+        & (TABLE_BYTES - 1)
+        & !(DESCRIPTOR - 1);
+    base | offset
+}
+
+/// The slice whose descriptor is at `descriptor`.
+#[inline]
+pub(crate) fn slice_address(descriptor: usize) -> usize {
+    let base = descriptor & !(REGION - 1);
+    base | ((descriptor & (TABLE_BYTES - 1)) << (SLICE_SHIFT - DESCRIPTOR.trailing_zeros()))
+}
+
+/// A reserved range of slices with its tables.
+pub(crate) struct Region {
+    /// Start of the region slot; 0 until the region is made, constant from then on.
+    base: AtomicUsize,
+    /// One past the last chunk that may be used.
+    end: AtomicU32,
+    /// One past the last chunk whose record and descriptors are committed.
+    grown: AtomicU32,
+    /// Bytes of address space that are reserved.
+    reserved: AtomicUsize,
+    /// Where a search for free slices begins.
+    pub(crate) lowest: Lowest,
+}
+
+impl Region {
+    pub(crate) const fn new() -> Self {
+        Region {
+            base: AtomicUsize::new(0),
+            end: AtomicU32::new(0),
+            grown: AtomicU32::new(FIRST_CHUNK as u32),
+            reserved: AtomicUsize::new(0),
+            lowest: Lowest::new(FIRST_CHUNK),
+        }
+    }
+
+    /// Start of the region slot.
+    #[inline]
+    pub(crate) fn base(&self) -> usize {
+        self.base.load(Ordering::Relaxed)
+    }
+
+    /// One past the last chunk that may be used.
+    pub(crate) fn end(&self) -> usize {
+        self.end.load(Ordering::Relaxed) as usize
+    }
+
+    /// One past the last chunk that has a record.
+    #[inline]
+    pub(crate) fn grown(&self) -> usize {
+        // Acquire pairs with the Release in `publish`: the records below are initialised.
+        self.grown.load(Ordering::Acquire) as usize
+    }
+
+    /// Bytes of address space that are reserved.
+    pub(crate) fn reserved(&self) -> usize {
+        self.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Address of a chunk.
+    #[inline]
+    pub(crate) fn chunk_address(&self, chunk: usize) -> usize {
+        self.base() + chunk * CHUNK
+    }
+
+    /// Address of a chunk's record.
+    #[inline]
+    pub(crate) fn record_address(&self, chunk: usize) -> usize {
+        self.base() + RECORDS_OFFSET + chunk * CHUNK_RECORD
+    }
+
+    /// Address of the byte that says how long a span fits into the chunk.
+    #[inline]
+    pub(crate) fn longest_address(&self, chunk: usize) -> usize {
+        self.base() + LONGEST_OFFSET + chunk
+    }
+
+    /// Whether `address` lies in a slice of this region that has a descriptor.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        let base = self.base();
+        base != 0
+            && address & !(REGION - 1) == base
+            && (FIRST_CHUNK..self.grown()).contains(&((address - base) / CHUNK))
+    }
+
+    /// Reserves the region with room for `wanted` bytes of slices, fewer if the limit on address
+    /// space asks for it, at least `needed`. Called once, under the pool's growth lock.
+    pub(super) fn reserve(&self, wanted: usize, needed: usize) -> Result<(), Refused> {
+        let needed = round_up(needed.max(SMALLEST), CHUNK);
+        let most = match process::address_space_limit() {
+            Some(limit) => round_up((limit / 4) as usize, CHUNK).min(wanted),
+            None => wanted,
+        };
+        let mut len = most.clamp(needed, REGION - DATA_OFFSET);
+        if len < needed {
+            return Err(Refused(libc::ENOMEM));
+        }
+        loop {
+            match self.reserve_exactly(len) {
+                Ok(()) => return Ok(()),
+                Err(refused) if len == needed => return Err(refused),
+                Err(_) => len = round_up((len / 2).max(needed), CHUNK),
+            }
+        }
+    }
+
+    /// Tries region slots from a random one on.
+    fn reserve_exactly(&self, len: usize) -> Result<(), Refused> {
+        let start = process::entropy() as usize;
+        let mut refused = Refused(libc::ENOMEM);
+        for step in 0..REGIONS {
+            let slot = (start.wrapping_add(step)) % REGIONS;
+            if slot == 0 {
+                continue;
+            }
+            match self.reserve_in(slot << REGION_SHIFT, len) {
+                Ok(()) => return Ok(()),
+                // Something else is mapped there: the next slot.
+                Err(Refused(libc::EEXIST)) => {}
+                Err(other) => {
+                    refused = other;
+                    break;
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    fn reserve_in(&self, base: usize, len: usize) -> Result<(), Refused> {
+        let end = FIRST_CHUNK + len / CHUNK;
+        let parts = if len == REGION - DATA_OFFSET {
+            [(base, REGION), (0, 0), (0, 0), (0, 0)]
+        } else {
+            let page = page_size().max(SLICE);
+            let part = |offset: usize, size: usize| {
+                let from = (base + offset + FIRST_CHUNK * size) & !(page - 1);
+                let to = round_up(base + offset + end * size, page);
+                (from, to - from)
+            };
+            [
+                part(0, CHUNK_DESCRIPTORS),
+                part(RECORDS_OFFSET, CHUNK_RECORD),
+                part(LONGEST_OFFSET, 1),
+                (base + DATA_OFFSET, len),
+            ]
+        };
+        let mut result = Ok(());
+        let mut made = 0;
+        for &(address, len) in parts.iter().filter(|part| part.1 != 0) {
+            result = map::reserve_at(address, len);
+            if result.is_err() {
+                break;
+            }
+            made += 1;
+        }
+        let result = result.and_then(|()| self.commit_records(base, end));
+        if result.is_err() {
+            for &(address, len) in &parts[..made] {
+                // SAFETY: reserved just now, seen by nobody.
+                unsafe { map::release(address, len) };
+            }
+            return result;
+        }
+        self.reserved
+            .store(parts.iter().map(|part| part.1).sum(), Ordering::Relaxed);
+        self.end.store(end as u32, Ordering::Relaxed);
+        self.base.store(base, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Commits the chunk records and the bytes beside them: a few pages a TiB are touched.
+    fn commit_records(&self, base: usize, end: usize) -> Result<(), Refused> {
+        for (offset, size) in [(RECORDS_OFFSET, CHUNK_RECORD), (LONGEST_OFFSET, 1)] {
+            let page = page_size();
+            let from = (base + offset + FIRST_CHUNK * size) & !(page - 1);
+            let to = round_up(base + offset + end * size, page);
+            // SAFETY: inside the reservation that was made just now.
+            unsafe { map::commit(from, to - from)? };
+        }
+        Ok(())
+    }
+
+    /// Commits the descriptors of the chunks below `end`. Under the pool's growth lock.
+    pub(super) fn commit_descriptors(&self, from: usize, end: usize) -> Result<(), Refused> {
+        let step = page_size().max(SLICE);
+        let address = |chunk: usize| self.base() + chunk * CHUNK_DESCRIPTORS;
+        // Whole steps: what an earlier chunk of the step committed is not committed again.
+        let done = if from == FIRST_CHUNK {
+            address(from) & !(step - 1)
+        } else {
+            round_up(address(from), step)
+        };
+        let to = round_up(address(end), step);
+        if to > done {
+            // SAFETY: inside this region's reservation.
+            unsafe { map::commit(done, to - done)? };
+            super::metadata::count_mapped(to - done);
+        }
+        Ok(())
+    }
+
+    /// Lets readers see the chunks below `end`, whose records are initialised.
+    pub(super) fn publish(&self, end: usize) {
+        // Release pairs with the Acquire in `grown`.
+        self.grown.store(end as u32, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptor_arithmetic_is_its_own_inverse() {
+        let base = 5 * REGION;
+        for slice in [
+            DATA_OFFSET / SLICE,
+            DATA_OFFSET / SLICE + 1,
+            REGION / SLICE - 1,
+        ] {
+            let address = base + slice * SLICE;
+            for inner in [0, 1, SLICE / 2, SLICE - 1] {
+                let descriptor = descriptor_address(address + inner);
+                assert_eq!(descriptor, base + slice * DESCRIPTOR);
+                assert_eq!(slice_address(descriptor), address);
+            }
+        }
+    }
+
+    #[test]
+    fn tables_lie_below_the_slices() {
+        const { assert!(LONGEST_OFFSET + CHUNKS + CHUNK <= DATA_OFFSET) };
+        assert_eq!(DATA_OFFSET % CHUNK, 0);
+    }
+
+    #[test]
+    fn a_region_can_be_short() {
+        let region = Region::new();
+        region.reserve(64 << 20, 1 << 20).unwrap();
+        assert_eq!(region.end() - FIRST_CHUNK, (64 << 20) / CHUNK);
+        region
+            .commit_descriptors(FIRST_CHUNK, FIRST_CHUNK + 3)
+            .unwrap();
+        region.publish(FIRST_CHUNK + 3);
+        let address = region.chunk_address(FIRST_CHUNK);
+        assert!(region.contains(address));
+        assert!(!region.contains(region.chunk_address(FIRST_CHUNK + 3)));
+        // SAFETY: committed, and nobody else knows of it.
+        unsafe { *(descriptor_address(address + CHUNK - 1) as *mut u8) = 1 };
+    }
+}

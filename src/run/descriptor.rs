@@ -1,0 +1,444 @@
+//! The descriptor of a run, its free list, and how the list is extended a unit at a time.
+
+use super::remote::{FreeSlot, Remote};
+use super::tags::Side;
+use crate::class::{SizeClass, TABLE};
+use crate::extent::descriptor::{Head, Kind};
+use crate::extent::fit::{self, Contents, Zeroing};
+use crate::os::process::page_size;
+use crate::os::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::pool::region::DESCRIPTOR;
+use crate::pool::{AllocFailure, router};
+use crate::units::{ClassIndex, OwnerTag, SLICE, Slices, SlotIndex};
+use core::cell::Cell;
+use core::ptr::{NonNull, null_mut};
+use static_assertions::{const_assert, const_assert_eq};
+
+/// A run. The first cache line is its owner's, the second is shared with threads that free.
+#[repr(C, align(128))]
+pub(crate) struct Run {
+    pub(crate) head: Head,
+    /// The free list.
+    pub(crate) free: Cell<*mut FreeSlot>,
+    /// Address of the owner's bins, and flags in the low bits: see [`FULL`] and [`TAGGED`].
+    pub(crate) owner: AtomicUsize,
+    /// Slots that are not the owner's to give, above [`dense`](Self::dense): negative in a run
+    /// that is sparse. Waiting slots count until the owner takes them.
+    pub(crate) surplus: Cell<i32>,
+    /// From this many such slots on the run is worth filling up again.
+    pub(crate) dense: Cell<i32>,
+    /// The next run in its bin's list.
+    pub(crate) next: Cell<*mut Run>,
+    /// The previous one.
+    pub(crate) prev: Cell<*mut Run>,
+    /// Units that are extended.
+    extended: AtomicU64,
+    /// Blocks that other threads freed.
+    pub(crate) remote: Remote,
+    /// The next run in the queue of runs that were notified.
+    pub(crate) notified_next: AtomicPtr<Run>,
+    /// Tags by slot, for a run whose blocks have several owners.
+    side: AtomicPtr<Side>,
+    /// Slots that are available.
+    available: Cell<u32>,
+    /// `surplus` when the arena last looked.
+    pub(crate) seen: Cell<i32>,
+    /// Free pages were given back when `surplus` was `seen`.
+    pub(crate) settled: Cell<bool>,
+    /// Units that are not extended read as zero.
+    zero: Cell<bool>,
+}
+
+/// The owner found no free slot, and keeps the run in no list.
+pub(crate) const FULL: usize = 1;
+/// Some slots have a tag of their own.
+pub(crate) const TAGGED: usize = 2;
+/// Both flags.
+pub(crate) const FLAGS: usize = FULL | TAGGED;
+
+const_assert_eq!(size_of::<Run>(), DESCRIPTOR);
+const_assert!(core::mem::offset_of!(Run, remote) == 64);
+
+/// A slot that was handed out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) address: NonNull<u8>,
+    /// It reads as zero.
+    pub(crate) zero: bool,
+}
+
+/// A run without slots, in place of a null pointer: its free list is empty.
+#[repr(transparent)]
+pub(crate) struct EmptyRun(pub(crate) Run);
+
+// SAFETY: nobody writes to it: a fast path that finds its free list empty leaves it alone.
+unsafe impl Sync for EmptyRun {}
+
+/// The run that every bin begins with.
+pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
+    head: Head::empty(),
+    free: Cell::new(null_mut()),
+    owner: AtomicUsize::new(0),
+    surplus: Cell::new(0),
+    dense: Cell::new(0),
+    next: Cell::new(null_mut()),
+    prev: Cell::new(null_mut()),
+    extended: AtomicU64::new(0),
+    remote: Remote::new(),
+    notified_next: AtomicPtr::new(null_mut()),
+    side: AtomicPtr::new(null_mut()),
+    available: Cell::new(0),
+    seen: Cell::new(0),
+    settled: Cell::new(false),
+    zero: Cell::new(false),
+});
+
+/// The address of [`EMPTY`].
+#[inline(always)]
+pub(crate) const fn empty_run() -> *mut Run {
+    core::ptr::from_ref(&EMPTY.0).cast_mut()
+}
+
+/// The run of a block of `class`.
+///
+/// # Safety
+/// The block is alive and of that class.
+#[inline(always)]
+pub(crate) unsafe fn run_of(block: *mut u8, class: ClassIndex) -> *const Run {
+    // SAFETY: the block lies in a claimed slice.
+    let head = unsafe { Head::of_slice(block.addr()) };
+    // With a constant class this is decided at compile time.
+    let first = if TABLE[class.index()].slices == 1 {
+        head
+    } else {
+        head.first()
+    };
+    core::ptr::from_ref(first).cast()
+}
+
+impl Run {
+    /// Acquires a run of `class` for the bins at `owner`, whose blocks are booked to `tag`.
+    pub(crate) fn acquire(
+        class: ClassIndex,
+        owner: usize,
+        tag: OwnerTag,
+    ) -> Result<*mut Run, AllocFailure> {
+        let row = &TABLE[class.index()];
+        let slices = Slices(row.slices as usize);
+        let pool = router::route(row.size as usize);
+        let span = fit::allocate(pool, slices, Slices(1), Zeroing::None)?;
+        // SAFETY: claimed just now, all slices of it.
+        let head = unsafe { Head::of_slice(span.address) };
+        let run: *mut Run = core::ptr::from_ref(head).cast_mut().cast();
+        head.describe(class, slices, tag);
+        for slice in 1..slices.0 {
+            // SAFETY: as above.
+            let inner = unsafe { Head::of_slice(span.address + slice * SLICE) };
+            inner.lead_back(slice * DESCRIPTOR);
+        }
+        // SAFETY: the descriptor is this run's; nobody else looks at it before a block is out.
+        let this = unsafe { &*run };
+        let dense = (row.slots / DENSE_PART).max(1) as i32;
+        this.free.set(null_mut());
+        this.owner.store(owner, Relaxed);
+        this.surplus.set(-dense);
+        this.dense.set(dense);
+        this.next.set(null_mut());
+        this.prev.set(null_mut());
+        this.extended.store(0, Relaxed);
+        this.remote.reset();
+        this.notified_next.store(null_mut(), Relaxed);
+        this.side.store(null_mut(), Relaxed);
+        this.available.set(0);
+        // No number of used slots: what was never looked at is not idle.
+        this.seen.set(i32::MAX);
+        this.settled.set(false);
+        this.zero.set(span.zero);
+        head.set_kind(Kind::Run);
+        Ok(run)
+    }
+
+    /// Gives the run back to its pool.
+    ///
+    /// # Safety
+    /// The caller looks after it, no block of it is alive, and it is in no list.
+    pub(crate) unsafe fn release(&self) {
+        let address = self.head.address();
+        let slices = self.head.slices();
+        let pool = router::route(self.row().size as usize);
+        if let Some(side) = self.side() {
+            self.side.store(null_mut(), Relaxed);
+            // SAFETY: no block is alive, so nobody asks for a tag.
+            unsafe { Side::release(side, self.row().slots) };
+        }
+        self.free.set(null_mut());
+        self.owner.store(0, Relaxed);
+        for slice in (0..slices.0).rev() {
+            // SAFETY: slices of this run.
+            unsafe { Head::of_slice(address + slice * SLICE) }.clear();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { fit::release(pool, address, slices, Contents::Dirty) };
+    }
+
+    /// The run's size class.
+    #[inline]
+    pub(crate) fn row(&self) -> &'static SizeClass {
+        &TABLE[self.head.class().index()]
+    }
+
+    /// Where its first slot starts.
+    #[inline]
+    pub(crate) fn start(&self) -> *mut u8 {
+        core::ptr::with_exposed_provenance_mut(self.head.address())
+    }
+
+    /// The slot that holds the byte at `address`.
+    #[inline]
+    pub(crate) fn slot_of(&self, address: usize) -> SlotIndex {
+        self.row().slot_of(address - self.head.address())
+    }
+
+    /// Slots that are not the owner's to give: blocks that are alive, or wait.
+    #[inline]
+    pub(crate) fn used(&self) -> u32 {
+        (self.surplus.get() + self.dense.get()) as u32
+    }
+
+    /// Whether no block is alive and none waits.
+    #[inline(always)]
+    pub(crate) fn is_unused(&self) -> bool {
+        self.used() == 0
+    }
+
+    /// Address of the bins that the run serves.
+    #[inline]
+    pub(crate) fn bins(&self) -> usize {
+        self.owner.load(Relaxed) & !FLAGS
+    }
+
+    /// Slots that are available.
+    pub(crate) fn available(&self) -> u32 {
+        self.available.get()
+    }
+
+    pub(super) fn set_available(&self, available: u32) {
+        self.available.set(available);
+    }
+
+    /// Units that are extended, a bit each.
+    pub(super) fn extended(&self) -> u64 {
+        self.extended.load(Relaxed)
+    }
+
+    pub(super) fn set_extended(&self, extended: u64) {
+        self.extended.store(extended, Relaxed);
+    }
+
+    /// Forgets that units which are not extended read as zero.
+    pub(super) fn forget_zero(&self) {
+        self.zero.set(false);
+    }
+
+    /// The tags of its slots, if they have their own.
+    pub(crate) fn side(&self) -> Option<NonNull<Side>> {
+        // Acquire pairs with the Release in `install_side`: its contents are seen.
+        NonNull::new(self.side.load(crate::os::sync::Ordering::Acquire))
+    }
+
+    /// The tags of its slots, which have their own from now on; `None` if there is no memory.
+    pub(crate) fn install_side(&self) -> Option<NonNull<Side>> {
+        use crate::os::sync::Ordering::{AcqRel, Acquire};
+        if let Some(side) = self.side() {
+            return Some(side);
+        }
+        let made = Side::new(self.head.tag(), self.row().slots)?;
+        // Release: the contents are seen with the pointer. Acquire: those of a faster thread's.
+        let won = self
+            .side
+            .compare_exchange(null_mut(), made.as_ptr(), AcqRel, Acquire);
+        let side = match won {
+            Ok(_) => made,
+            Err(other) => {
+                // SAFETY: nobody has seen it.
+                unsafe { Side::release(made, self.row().slots) };
+                NonNull::new(other)?
+            }
+        };
+        // After the side array: who sees the flag finds the array.
+        self.owner.fetch_or(TAGGED, AcqRel);
+        Some(side)
+    }
+
+    /// The owner of the block at `address`.
+    pub(crate) fn tag_of(&self, address: usize) -> OwnerTag {
+        match self.side() {
+            // SAFETY: the array is this run's, and the block is alive.
+            Some(side) => unsafe { side.as_ref().tag(self.slot_of(address)) },
+            None => self.head.tag(),
+        }
+    }
+
+    /// Whether a unit is a slot rather than an OS page.
+    #[inline]
+    pub(crate) fn unit_is_slot(&self) -> bool {
+        self.row().slices > 1
+    }
+
+    /// Bytes of extended units.
+    pub(crate) fn touched(&self) -> usize {
+        let unit = if self.unit_is_slot() {
+            self.row().size as usize
+        } else {
+            page_size()
+        };
+        self.extended().count_ones() as usize * unit
+    }
+
+    /// A free slot: from the free list, from the remote list, or from a unit that is extended for
+    /// it. `None` if the run is full.
+    ///
+    /// # Safety
+    /// The caller is the run's owner.
+    #[inline]
+    pub(crate) unsafe fn take_slot(&self) -> Option<Slot> {
+        if self.free.get().is_null() && !self.remote.is_empty() {
+            // SAFETY: the caller's promise.
+            unsafe { self.collect() };
+        }
+        let slot = match NonNull::new(self.free.get()) {
+            Some(first) => {
+                // SAFETY: a slot on the free list holds its link.
+                self.free.set(unsafe { first.as_ref().next });
+                Slot {
+                    address: first.cast(),
+                    zero: false,
+                }
+            }
+            None => self.extend()?,
+        };
+        self.surplus.set(self.surplus.get() + 1);
+        Some(slot)
+    }
+
+    /// Puts a slot on the free list.
+    ///
+    /// # Safety
+    /// The caller is the run's owner, and the slot a block of it that nobody uses any more.
+    #[inline(always)]
+    pub(crate) unsafe fn put_slot(&self, block: *mut u8) {
+        let slot: *mut FreeSlot = block.cast();
+        // SAFETY: the caller's promise.
+        unsafe { FreeSlot::link(slot, self.free.get()) };
+        self.free.set(slot);
+        self.surplus.set(self.surplus.get() - 1);
+    }
+
+    /// Takes the blocks that other threads freed onto the free list.
+    ///
+    /// # Safety
+    /// The caller looks after the run.
+    pub(crate) unsafe fn collect(&self) {
+        let taken = self.remote.take(self.start());
+        if taken.count == 0 {
+            return;
+        }
+        if !self.free.get().is_null() {
+            // SAFETY: blocks on the taken list are ours and linked, the last one to null.
+            unsafe {
+                let mut last = taken.first;
+                while !(*last).next.is_null() {
+                    last = (*last).next;
+                }
+                FreeSlot::link(last, self.free.get());
+            }
+        }
+        self.free.set(taken.first);
+        self.surplus.set(self.surplus.get() - taken.count as i32);
+    }
+
+    /// Extends the lowest unit that is not; a slot of it, the others on the free list.
+    fn extend(&self) -> Option<Slot> {
+        if self.unit_is_slot() {
+            self.extend_slot()
+        } else {
+            self.extend_page()
+        }
+    }
+
+    fn extend_slot(&self) -> Option<Slot> {
+        let row = self.row();
+        let extended = self.extended();
+        let unit = extended.trailing_ones();
+        if unit >= row.slots {
+            return None;
+        }
+        self.set_extended(extended | 1 << unit);
+        self.available.set(self.available.get() + 1);
+        let address = self.start().wrapping_add(unit as usize * row.size as usize);
+        Some(Slot {
+            address: NonNull::new(address)?,
+            zero: self.zero.get(),
+        })
+    }
+
+    fn extend_page(&self) -> Option<Slot> {
+        let row = self.row();
+        let size = row.size as usize;
+        let page = page_size();
+        let pages = (SLICE / page) as u32;
+        let start = self.start();
+        loop {
+            let extended = self.extended();
+            let unit = extended.trailing_ones();
+            if unit >= pages {
+                return None;
+            }
+            let extended = extended | 1 << unit;
+            self.set_extended(extended);
+            let (mut from, mut to) = touching(row, unit as usize * page, page);
+            // Slots at either end may reach into a page that is not extended yet.
+            while from < to && slot_pages(from, size, page) & !extended != 0 {
+                from += 1;
+            }
+            while from < to && slot_pages(to - 1, size, page) & !extended != 0 {
+                to -= 1;
+            }
+            if from == to {
+                continue;
+            }
+            self.available.set(self.available.get() + (to - from));
+            // Linked in ascending order, the first one handed out at once and never touched.
+            let at = |slot: u32| start.wrapping_add(slot as usize * size).cast::<FreeSlot>();
+            let mut next = null_mut();
+            for slot in (from + 1..to).rev() {
+                // SAFETY: slots of this run that became available just now.
+                unsafe { FreeSlot::link(at(slot), next) };
+                next = at(slot);
+            }
+            self.free.set(next);
+            return Some(Slot {
+                address: NonNull::new(at(from).cast())?,
+                zero: self.zero.get(),
+            });
+        }
+    }
+}
+
+/// A run with at least this part of its slots used is dense: a block freed in it makes it the
+/// current one. Sparser runs are left to drain.
+const DENSE_PART: u32 = 4;
+
+/// The slots that touch `len` bytes from `offset` on, as a range.
+pub(super) fn touching(row: &SizeClass, offset: usize, len: usize) -> (u32, u32) {
+    let from = row.slot_of(offset).0.min(row.slots);
+    let to = (row.slot_of(offset + len - 1).0 + 1).min(row.slots);
+    (from, to)
+}
+
+/// The pages that a slot touches, a bit each.
+pub(super) fn slot_pages(slot: u32, size: usize, page: usize) -> u64 {
+    let first = slot as usize * size / page;
+    let last = (slot as usize * size + size - 1) / page;
+    (u64::MAX >> (63 - (last - first))) << first
+}

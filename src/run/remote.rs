@@ -1,0 +1,358 @@
+//! Frees from other threads: one word a run that packs a list of blocks, how many they are, and
+//! who looks after the run.
+//!
+//! ```text
+//! bit 63..62  state
+//! bit 47..32  blocks on the list
+//! bit 31..0   offset of the first block in units of 8 bytes, plus one; 0 for an empty list
+//! ```
+//! The blocks link to each other by address. Everybody may push; the list is only ever taken
+//! whole, so a push that succeeds has linked to what is really the head: there is no ABA problem.
+//!
+//! A run that its owner keeps in its lists is `Owned`. One that the owner found without a free
+//! slot is `Full`: it is in no list, and whoever frees a block of it first makes it `Notified` and
+//! puts it into the owner's queue. Whoever empties that queue has the run.
+
+use crate::os::sync::{AtomicU64, Ordering};
+
+/// A free slot's first word: the next free slot, or null.
+#[repr(transparent)]
+pub(crate) struct FreeSlot {
+    #[cfg(not(loom))]
+    pub(crate) next: *mut FreeSlot,
+    #[cfg(loom)]
+    pub(crate) next: loom::cell::Cell<*mut FreeSlot>,
+}
+
+impl FreeSlot {
+    /// Links a slot to the next.
+    ///
+    /// # Safety
+    /// The slot is free, and the caller's.
+    #[inline(always)]
+    pub(crate) unsafe fn link(slot: *mut FreeSlot, next: *mut FreeSlot) {
+        // SAFETY: the caller's promise; a slot has room for a link and is aligned for it.
+        #[cfg(not(loom))]
+        unsafe {
+            (*slot).next = next;
+        }
+        // SAFETY: as above.
+        #[cfg(loom)]
+        unsafe {
+            (*slot).next.set(next);
+        }
+    }
+}
+
+/// Who looks after a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub(crate) enum State {
+    /// Its owner, who keeps it in a list.
+    Owned = 0,
+    /// Nobody, until a block of it is freed.
+    Full = 1,
+    /// Whoever empties the owner's queue.
+    Notified = 2,
+}
+
+/// Blocks that were taken off a run's list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) first: *mut FreeSlot,
+    pub(crate) count: u32,
+}
+
+/// The word.
+pub(crate) struct Remote(AtomicU64);
+
+const STATE_SHIFT: u32 = 62;
+const COUNT_SHIFT: u32 = 32;
+const COUNT_ONE: u64 = 1 << COUNT_SHIFT;
+const COUNT_MASK: u64 = 0xffff << COUNT_SHIFT;
+const HEAD_MASK: u64 = 0xffff_ffff;
+
+fn state(word: u64) -> State {
+    match word >> STATE_SHIFT {
+        0 => State::Owned,
+        1 => State::Full,
+        _ => State::Notified,
+    }
+}
+
+fn count(word: u64) -> u32 {
+    ((word & COUNT_MASK) >> COUNT_SHIFT) as u32
+}
+
+/// The word of a state with an empty list.
+const fn bare(state: State) -> u64 {
+    (state as u64) << STATE_SHIFT
+}
+
+fn first(word: u64, start: *mut u8) -> *mut FreeSlot {
+    match word & HEAD_MASK {
+        0 => core::ptr::null_mut(),
+        head => start.wrapping_add((head as usize - 1) * 8).cast(),
+    }
+}
+
+impl Remote {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Remote(AtomicU64::new(bare(State::Owned)))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Remote(AtomicU64::new(bare(State::Owned)))
+    }
+
+    /// Makes the run `Owned` with an empty list. Only before anybody else can see it.
+    #[cfg(not(loom))]
+    pub(crate) fn reset(&self) {
+        self.0.store(bare(State::Owned), Ordering::Relaxed);
+    }
+
+    /// Puts a block on the list of the run that starts at `start`. True if the run was `Full`: the
+    /// caller has made it `Notified` and must put it into its owner's queue.
+    ///
+    /// # Safety
+    /// The block is a slot of that run and the caller's.
+    #[must_use]
+    pub(crate) unsafe fn push(&self, block: *mut FreeSlot, start: *mut u8) -> bool {
+        let head = (block.addr() - start.addr()) as u64 / 8 + 1;
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: the block is the caller's until the exchange succeeds.
+            unsafe { FreeSlot::link(block, first(word, start)) };
+            let was_full = state(word) == State::Full;
+            let state = if was_full {
+                bare(State::Notified)
+            } else {
+                word & bits(STATE_SHIFT)
+            };
+            let next = state | ((word & COUNT_MASK) + COUNT_ONE) | head;
+            // Release pairs with the Acquire in `take`: the link, and whatever this thread did to
+            // the block and booked for it before, is seen by who reuses the block.
+            match self
+                .0
+                .compare_exchange_weak(word, next, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return was_full,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Takes all blocks and makes the run `Owned`. Only by who looks after it: its owner while it
+    /// is `Owned`, or who took it from the queue.
+    pub(crate) fn take(&self, start: *mut u8) -> Taken {
+        // Acquire pairs with the Release in `push`. A swap, since pushes go on.
+        let word = self.0.swap(bare(State::Owned), Ordering::Acquire);
+        Taken {
+            first: first(word, start),
+            count: count(word),
+        }
+    }
+
+    /// Whether a block waits. A hint: the answer may be old.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & COUNT_MASK == 0
+    }
+
+    /// How many blocks wait. A hint, exact when nobody pushes.
+    #[cfg(feature = "check")]
+    pub(crate) fn count(&self) -> u32 {
+        count(self.0.load(Ordering::Relaxed))
+    }
+
+    /// The state. A hint to all but who looks after the run.
+    #[cfg(any(test, feature = "check"))]
+    pub(crate) fn state(&self) -> State {
+        state(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Makes an `Owned` run without waiting blocks `Full`. False if blocks wait.
+    pub(crate) fn try_mark_full(&self) -> bool {
+        // Release: who makes it `Owned` again sees the owner's writes (pairs with the Acquire in
+        // `take` and `try_take_back`).
+        self.0
+            .compare_exchange(
+                bare(State::Owned),
+                bare(State::Full),
+                Ordering::Release,
+                Ordering::Relaxed,
+            )
+            .is_ok()
+    }
+
+    /// Makes a `Full` run `Owned` again. False if another thread has notified: the run is then in
+    /// the queue.
+    pub(crate) fn try_take_back(&self) -> bool {
+        // Acquire: as in `try_mark_full`.
+        self.0
+            .compare_exchange(
+                bare(State::Full),
+                bare(State::Owned),
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            )
+            .is_ok()
+    }
+}
+
+/// All bits from `shift` on.
+const fn bits(shift: u32) -> u64 {
+    u64::MAX << shift
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pushes_and_takes() {
+        let mut memory = [0_u64; 8];
+        let start: *mut u8 = memory.as_mut_ptr().cast();
+        let slot = |index: usize| start.wrapping_add(index * 16).cast::<FreeSlot>();
+        let remote = Remote::new();
+        assert!(remote.is_empty());
+        // SAFETY: slots of `memory`.
+        unsafe {
+            assert!(!remote.push(slot(0), start));
+            assert!(!remote.push(slot(3), start));
+        }
+        assert!(!remote.try_mark_full(), "blocks wait");
+        let taken = remote.take(start);
+        assert_eq!((taken.first, taken.count), (slot(3), 2));
+        // SAFETY: linked by `push`.
+        unsafe {
+            assert_eq!((*slot(3)).next, slot(0));
+            assert!((*slot(0)).next.is_null());
+        }
+        assert!(remote.try_mark_full());
+        assert!(remote.try_take_back());
+        assert!(remote.try_mark_full());
+        // SAFETY: a slot of `memory`.
+        unsafe {
+            assert!(remote.push(slot(1), start), "the first to free notifies");
+            assert!(!remote.push(slot(2), start), "the second does not");
+        }
+        assert!(!remote.try_take_back());
+        assert_eq!(remote.state(), State::Notified);
+        assert_eq!(remote.take(start).count, 2);
+        assert_eq!(remote.state(), State::Owned);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::cell::Cell;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    struct Run {
+        remote: Remote,
+        slots: Vec<FreeSlot>,
+    }
+
+    // SAFETY: slots are reached by their holder only, which is what the model checks.
+    unsafe impl Send for Run {}
+    // SAFETY: as above.
+    unsafe impl Sync for Run {}
+
+    impl Run {
+        fn new() -> Arc<Run> {
+            let slot = || FreeSlot {
+                next: Cell::new(core::ptr::null_mut()),
+            };
+            Arc::new(Run {
+                remote: Remote::new(),
+                slots: (0..3).map(|_| slot()).collect(),
+            })
+        }
+
+        fn start(&self) -> *mut u8 {
+            self.slots.as_ptr() as *mut u8
+        }
+
+        fn free(&self, index: usize) -> bool {
+            let slot = core::ptr::from_ref(&self.slots[index]).cast_mut();
+            // SAFETY: each test frees each slot once.
+            unsafe { self.remote.push(slot, self.start()) }
+        }
+
+        fn take(&self) -> u32 {
+            let taken = self.remote.take(self.start());
+            let mut slot = taken.first;
+            let mut length = 0;
+            while !slot.is_null() {
+                length += 1;
+                // SAFETY: on the list, hence ours.
+                slot = unsafe { (*slot).next.get() };
+            }
+            assert_eq!(length, taken.count);
+            length
+        }
+    }
+
+    #[test]
+    fn no_block_is_lost() {
+        loom::model(|| {
+            let run = Run::new();
+            let (a, b) = (Arc::clone(&run), Arc::clone(&run));
+            let first = thread::spawn(move || a.free(0));
+            let second = thread::spawn(move || b.free(1));
+            let early = run.take();
+            assert!(!first.join().unwrap());
+            assert!(!second.join().unwrap());
+            assert_eq!(early + run.take(), 2);
+        });
+    }
+
+    #[test]
+    fn a_full_run_is_notified_once() {
+        loom::model(|| {
+            let run = Run::new();
+            let (a, b) = (Arc::clone(&run), Arc::clone(&run));
+            assert!(run.remote.try_mark_full());
+            let first = thread::spawn(move || a.free(0));
+            let second = thread::spawn(move || b.free(1));
+            let notified = [first.join().unwrap(), second.join().unwrap()];
+            assert_eq!(notified.iter().filter(|&&was_full| was_full).count(), 1);
+            assert_eq!(run.take(), 2);
+        });
+    }
+
+    #[test]
+    fn owner_and_freer_agree_who_has_a_full_run() {
+        loom::model(|| {
+            let run = Run::new();
+            let other = Arc::clone(&run);
+            assert!(run.remote.try_mark_full());
+            let freer = thread::spawn(move || other.free(0));
+            let taken_back = run.remote.try_take_back();
+            let notified = freer.join().unwrap();
+            assert!(taken_back != notified);
+            assert_eq!(run.take(), 1);
+        });
+    }
+
+    #[test]
+    fn marking_full_misses_no_block() {
+        loom::model(|| {
+            let run = Run::new();
+            let other = Arc::clone(&run);
+            let freer = thread::spawn(move || other.free(0));
+            let marked = run.remote.try_mark_full();
+            let notified = freer.join().unwrap();
+            assert_eq!(
+                marked, notified,
+                "full when freed exactly if it was marked first"
+            );
+            assert_eq!(run.take(), 1);
+        });
+    }
+}
