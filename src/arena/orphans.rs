@@ -100,6 +100,7 @@ mod models {
     use super::*;
     use loom::sync::Arc;
     use loom::thread;
+    use std::boxed::Box;
 
     fn leaked() -> &'static Node {
         Box::leak(Box::new(Node::new()))

@@ -252,6 +252,7 @@ mod models {
     use loom::cell::Cell;
     use loom::sync::Arc;
     use loom::thread;
+    use std::vec::Vec;
 
     struct Run {
         remote: Remote,
