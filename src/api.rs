@@ -37,7 +37,7 @@ pub fn start_background() -> Result<(), BackgroundError> {
 /// for a layout that no block can have.
 pub fn block_size(layout: Layout) -> usize {
     match crate::class::class_of_layout(layout) {
-        Some(class) => crate::class::TABLE[class.index()].size as usize,
+        Some(class) => class.row().size as usize,
         None => crate::extent::large::block_bytes(layout.size()).unwrap_or(usize::MAX),
     }
 }

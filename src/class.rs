@@ -44,6 +44,18 @@ impl SizeClass {
 
 include!(concat!(env!("OUT_DIR"), "/class_table.rs"));
 
+impl ClassIndex {
+    /// The class's row of the table.
+    #[inline(always)]
+    pub(crate) const fn row(self) -> &'static SizeClass {
+        const ROWS: &[SizeClass; CLASSES] = &TABLE;
+        debug_assert!(self.index() < CLASSES);
+        // SAFETY: indices are only made by `class_of` and kept by runs. Unchecked, since a panic
+        // has no place in a fast path.
+        unsafe { &*ROWS.as_ptr().add(self.index()) }
+    }
+}
+
 /// The largest size that is served from a run.
 pub(crate) const RUN_MAX: usize = TABLE[CLASSES - 1].size as usize;
 /// Sizes up to this are looked up; larger ones are computed.
@@ -60,7 +72,6 @@ const LOOKUP_LOG: u32 = LOOKUP_MAX.trailing_zeros();
 #[inline(always)]
 pub(crate) const fn class_of(size: usize) -> ClassIndex {
     if size <= LOOKUP_MAX {
-        // The mask is no restriction; it tells the compiler that the index is in bounds.
         ClassIndex(LOOKUP[(size + 7) / 8])
     } else {
         let log = (size - 1).ilog2();
@@ -148,7 +159,7 @@ mod tests {
         fn an_aligned_request_finds_an_aligned_slot(size in 1..=RUN_MAX, log in 0..=16_u32) {
             let layout = Layout::from_size_align(size, 1 << log).unwrap();
             if let Some(class) = class_of_layout(layout) {
-                prop_assert_eq!(TABLE[class.index()].size as usize % layout.align(), 0);
+                prop_assert_eq!(class.row().size as usize % layout.align(), 0);
             }
         }
 

@@ -71,6 +71,14 @@ impl Bins {
         }
     }
 
+    /// The bin of a class.
+    #[inline(always)]
+    pub(crate) fn bin(&self, class: ClassIndex) -> &Bin {
+        debug_assert!(class.index() < CLASSES);
+        // SAFETY: every class has a bin. Unchecked, since a panic has no place in a fast path.
+        unsafe { self.bin.get_unchecked(class.index()) }
+    }
+
     fn address(&self) -> usize {
         core::ptr::from_ref(self).addr()
     }
@@ -94,7 +102,7 @@ impl Bins {
     /// # Safety
     /// The caller is the thread that has the arena.
     pub(crate) unsafe fn take(&self, class: ClassIndex) -> Result<Slot, AllocFailure> {
-        let bin = &self.bin[class.index()];
+        let bin = &self.bin(class);
         loop {
             let current = bin.current.get();
             if current != empty_run() {
@@ -142,7 +150,7 @@ impl Bins {
     pub(crate) unsafe fn link(&self, run: *mut Run) {
         // SAFETY: the caller's promise; runs in the list are alive.
         unsafe {
-            let bin = &self.bin[(*run).head.class().index()];
+            let bin = &self.bin((*run).head.class());
             let head = bin.list.get();
             (*run).prev.set(null_mut());
             (*run).next.set(head);
@@ -158,7 +166,7 @@ impl Bins {
     /// # Safety
     /// The run is in the list of these bins.
     pub(crate) unsafe fn unlink(&self, run: &Run) {
-        let bin = &self.bin[run.head.class().index()];
+        let bin = &self.bin(run.head.class());
         let (prev, next) = (run.prev.get(), run.next.get());
         // SAFETY: neighbours in the list are alive.
         unsafe {

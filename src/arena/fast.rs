@@ -5,7 +5,6 @@
 
 use super::bins::{Bins, empty_bins};
 use super::slow;
-use crate::class::TABLE;
 use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
 use crate::run::descriptor::run_of;
@@ -16,17 +15,13 @@ thread_word! {
     pub(crate) mod current_bins: *const Bins = empty_bins();
 }
 
-/// Runs with slots larger than this are retired as soon as they are unused, even while current:
-/// a few of them would hold more than an arena may keep.
-const EAGER_MIN: u32 = 8 << 10;
-
 /// A block of `class`, from the current run or else from `refill`, the slow path.
 #[inline(always)]
 pub(crate) fn allocate(class: ClassIndex, refill: impl FnOnce(ClassIndex) -> *mut u8) -> *mut u8 {
     // SAFETY: the word points to bins, whose current run is never null and theirs to pop from; a
     // slot on its free list holds its link.
     unsafe {
-        let bin = &(*current_bins::get()).bin[class.index()];
+        let bin = &(*current_bins::get()).bin(class);
         let run = &*bin.current.get();
         let slot = run.free.get();
         if slot.is_null() {
@@ -53,14 +48,12 @@ pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
         if run.owner.load(Relaxed) != bins.addr() {
             return slow::deallocate(block, class);
         }
-        let bin = &(*bins).bin[class.index()];
+        let bin = &(*bins).bin(class);
         run.put_slot(block);
         bin.freed.bump();
         if run.surplus.get() >= 0 {
             bin.current.set(core::ptr::from_ref(run).cast_mut());
-        } else if run.is_unused()
-            && (TABLE[class.index()].size >= EAGER_MIN || !core::ptr::eq(bin.current.get(), run))
-        {
+        } else if run.is_unused() && (run.is_wide() || !core::ptr::eq(bin.current.get(), run)) {
             slow::retire(run);
         }
     }

@@ -193,7 +193,7 @@ pub(super) fn adopt_run(bins: &Bins, class: ClassIndex) -> Option<*mut Run> {
             return None;
         }
         arena.collect_notified();
-        let run = arena.base.bin[class.index()].list.get();
+        let run = arena.base.bin(class).list.get();
         // SAFETY: a run in the list is alive, and the arena is ours for now.
         if let Some(run) = unsafe { run.as_ref() } {
             // SAFETY: as above.

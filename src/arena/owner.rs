@@ -79,9 +79,9 @@ pub(crate) unsafe fn retag(block: *mut u8, layout: Layout, to: OwnerTag) -> bool
             {
                 return false;
             }
-            let bytes = crate::class::TABLE[class.index()].size as usize;
+            let bytes = class.row().size as usize;
             ledger.book_allocated(1, bytes);
-            arena.mixed.bin[class.index()].allocated.bump();
+            arena.mixed.bin(class).allocated.bump();
             arena.book_freed(from, class)
         }
     })

@@ -4,7 +4,6 @@ use super::bins::Bins;
 use super::counter::Counter;
 use super::ledger::{Ledger, Ledgers};
 use super::orphans::Node;
-use crate::class::TABLE;
 use crate::extent::decay::DECAY;
 use crate::os::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
 use crate::pool::{AllocFailure, DEFAULT};
@@ -66,8 +65,8 @@ unsafe impl Sync for Arena {}
 
 /// Unused runs that an arena keeps at most.
 pub(super) const KEPT: usize = 8;
-/// Touched bytes of unused runs that an arena keeps at most.
-const KEPT_BYTES: usize = 256 << 10;
+/// Touched bytes of unused runs that an arena keeps at most, beside runs that are current.
+const KEPT_BYTES: usize = crate::run::descriptor::WIDE;
 /// A consumer that allocated this much on a thread gets bins of its own there.
 const OWN_BINS_BYTES: u64 = 4096;
 
@@ -161,18 +160,18 @@ impl Arena {
         };
         // SAFETY: the caller has this arena.
         let slot = unsafe { bins.take(class)? };
-        bins.bin[class.index()].allocated.bump();
+        bins.bin(class).allocated.bump();
         Ok(slot)
     }
 
     /// The same for an owner without bins of its own.
     #[cold]
     fn take_mixed(&'static self, class: ClassIndex, ledger: &Ledger) -> Result<Slot, AllocFailure> {
-        let size = TABLE[class.index()].size as usize;
+        let size = class.row().size as usize;
         loop {
             // SAFETY: the caller has this arena.
             let slot = unsafe { self.mixed.take(class)? };
-            let bin = &self.mixed.bin[class.index()];
+            let bin = &self.mixed.bin(class);
             // SAFETY: a run that gave a slot is alive.
             let run = unsafe { &*bin.current.get() };
             let address = slot.address.as_ptr();
@@ -236,10 +235,10 @@ impl Arena {
             return false;
         };
         if let Some(bins) = ledger.bins() {
-            bins.bin[class.index()].freed.bump();
+            bins.bin(class).freed.bump();
         } else {
-            ledger.book_freed(1, TABLE[class.index()].size as usize);
-            self.mixed.bin[class.index()].freed.bump();
+            ledger.book_freed(1, class.row().size as usize);
+            self.mixed.bin(class).freed.bump();
         }
         true
     }

@@ -69,7 +69,7 @@ const JUNK_ALLOCATED: u8 = 0xa5;
 const JUNK_FREED: u8 = 0x5a;
 
 fn junk(block: *mut u8, class: ClassIndex, byte: u8) {
-    let size = crate::class::TABLE[class.index()].size as usize;
+    let size = class.row().size as usize;
     // SAFETY: a block of that class that nobody reads.
     unsafe { block.write_bytes(byte, size) };
 }
@@ -135,7 +135,7 @@ unsafe fn free_here(arena: &Arena, bins: &Bins, run: &Run, block: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
         run.put_slot(block);
-        let bin = &bins.bin[run.head.class().index()];
+        let bin = &bins.bin(run.head.class());
         if run.surplus.get() >= 0 {
             bin.current.set(core::ptr::from_ref(run).cast_mut());
         } else if run.is_unused() {

@@ -86,6 +86,8 @@ impl Head {
         crate::units::ClassIndex(self.class.load(Relaxed))
     }
 
+    /// What runs and large blocks note of themselves, each in its own way.
+    #[inline(always)]
     pub(crate) fn flags(&self) -> u8 {
         self.flags.load(Relaxed)
     }

@@ -2,7 +2,7 @@
 
 use super::remote::{FreeSlot, Remote};
 use super::tags::Side;
-use crate::class::{SizeClass, TABLE};
+use crate::class::SizeClass;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::fit::{self, Contents, Zeroing};
 use crate::os::process::page_size;
@@ -56,6 +56,9 @@ pub(crate) const TAGGED: usize = 2;
 /// Both flags.
 pub(crate) const FLAGS: usize = FULL | TAGGED;
 
+/// Bytes of a run that may stay touched while no block of it is alive.
+pub(crate) const WIDE: usize = 256 << 10;
+
 const_assert_eq!(size_of::<Run>(), DESCRIPTOR);
 const_assert!(core::mem::offset_of!(Run, remote) == 64);
 
@@ -108,7 +111,7 @@ pub(crate) unsafe fn run_of(block: *mut u8, class: ClassIndex) -> *const Run {
     // SAFETY: the block lies in a claimed slice.
     let head = unsafe { Head::of_slice(block.addr()) };
     // With a constant class this is decided at compile time.
-    let first = if TABLE[class.index()].slices == 1 {
+    let first = if class.row().slices == 1 {
         head
     } else {
         head.first()
@@ -123,7 +126,7 @@ impl Run {
         owner: usize,
         tag: OwnerTag,
     ) -> Result<*mut Run, AllocFailure> {
-        let row = &TABLE[class.index()];
+        let row = class.row();
         let slices = Slices(row.slices as usize);
         let pool = router::route(row.size as usize);
         let span = fit::allocate(pool, slices, Slices(1), Zeroing::None)?;
@@ -184,7 +187,7 @@ impl Run {
     /// The run's size class.
     #[inline]
     pub(crate) fn row(&self) -> &'static SizeClass {
-        &TABLE[self.head.class().index()]
+        self.head.class().row()
     }
 
     /// Where its first slot starts.
@@ -226,6 +229,12 @@ impl Run {
         self.available.set(available);
     }
 
+    /// Whether more than [`WIDE`] bytes of it are touched: too much to keep when it is unused.
+    #[inline(always)]
+    pub(crate) fn is_wide(&self) -> bool {
+        self.head.flags() != 0
+    }
+
     /// Units that are extended, a bit each.
     pub(super) fn extended(&self) -> u64 {
         self.extended.load(Relaxed)
@@ -233,6 +242,7 @@ impl Run {
 
     pub(super) fn set_extended(&self, extended: u64) {
         self.extended.store(extended, Relaxed);
+        self.head.set_flags(u8::from(self.touched() > WIDE));
     }
 
     /// Forgets that units which are not extended read as zero.
