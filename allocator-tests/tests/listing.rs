@@ -60,9 +60,10 @@ fn listing() -> String {
     let mut text = String::new();
     for function in FUNCTIONS {
         writeln!(text, "\n{function}").unwrap();
+        let head = format!(" {function}");
         let body = all
             .lines()
-            .skip_while(|line| !line.contains(&format!(" {function}")));
+            .skip_while(|line| !line.ends_with(">:") || !line.contains(&head));
         let instructions: Vec<String> = body
             .skip(1)
             .take_while(|line| !line.is_empty())
