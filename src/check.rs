@@ -4,7 +4,7 @@
 use crate::arena::bins::Bins;
 use crate::arena::ledger::Ledger;
 use crate::arena::{Arena, Life, life};
-use crate::class::{CLASSES, TABLE};
+use crate::class::TABLE;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::{bits, fit, large};
 use crate::os::sync::Ordering::Relaxed;
@@ -294,6 +294,7 @@ fn check_span(address: usize, report: &mut CheckReport) -> Result<usize, Violati
             report.live_blocks += 1;
             report.live_bytes += bytes as u64;
         }
+        Kind::Kept => {}
         Kind::None | Kind::Inner => {
             equal(
                 "a used slice belongs to a span",
@@ -354,7 +355,7 @@ fn check_run(run: &Run) -> Result<u32, Violation> {
 fn check_bins(bins: &Bins) -> Result<u64, Violation> {
     let address = core::ptr::from_ref(bins).addr();
     let mut listed = 0;
-    for class in 0..CLASSES {
+    for (class, row) in TABLE.iter().enumerate() {
         let mut previous = core::ptr::null::<Run>();
         let mut has_current = bins.bin[class].current.get() == empty_run();
         for run in bins.runs(class) {
@@ -363,7 +364,7 @@ fn check_bins(bins: &Bins) -> Result<u64, Violation> {
                 "a listed run is of its bin's class",
                 at.addr(),
                 run.row().size,
-                TABLE[class].size,
+                row.size,
             )?;
             equal(
                 "a listed run belongs to the bins",

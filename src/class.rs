@@ -72,7 +72,7 @@ const LOOKUP_LOG: u32 = LOOKUP_MAX.trailing_zeros();
 #[inline(always)]
 pub(crate) const fn class_of(size: usize) -> ClassIndex {
     if size <= LOOKUP_MAX {
-        ClassIndex(LOOKUP[(size + 7) / 8])
+        ClassIndex(LOOKUP[size.div_ceil(8)])
     } else {
         let log = (size - 1).ilog2();
         let step = ((size - 1) >> (log - 2)) & 3;
@@ -111,7 +111,10 @@ const fn verify() {
             step.is_power_of_two(),
             "an aligned request finds an aligned slot"
         );
-        assert!(size % step == 0, "a slot is a multiple of its step");
+        assert!(
+            size.is_multiple_of(step),
+            "a slot is a multiple of its step"
+        );
         if size > 128 {
             let most = if size <= LOOKUP_MAX { 125 } else { 200 };
             assert!((step - 1) * 1000 / size <= most, "bounded internal waste");

@@ -115,7 +115,9 @@ impl Stats {
             stats.allocated_blocks += class.allocated_blocks;
         }
         stats.mapped_bytes = stats.committed_bytes + stats.metadata_bytes;
-        stats.resident_bytes = touched_bytes() + stats.dirty_bytes + stats.metadata_bytes;
+        let (touched, kept) = touched_bytes();
+        stats.dirty_bytes += kept;
+        stats.resident_bytes = touched + stats.dirty_bytes + stats.metadata_bytes;
         stats
     }
 }
@@ -197,9 +199,10 @@ fn all_bins(arena: &'static Arena) -> impl Iterator<Item = &'static Bins> {
         .chain(arena.ledgers.iter().filter_map(Ledger::bins))
 }
 
-/// Pages of runs that were extended, and large blocks whole.
-fn touched_bytes() -> u64 {
+/// Pages of runs that were extended and large blocks whole; and spans that are kept for reuse.
+fn touched_bytes() -> (u64, u64) {
     let mut bytes = 0;
+    let mut kept = 0;
     for region in DEFAULT.regions() {
         for chunk in fit::chunks(region) {
             let free = fit::free_slices(region, chunk);
@@ -212,26 +215,31 @@ fn touched_bytes() -> u64 {
                 let address = region.chunk_address(chunk) + slice * SLICE;
                 // SAFETY: descriptors of the region's chunks are committed.
                 let head = unsafe { Head::of_slice(address) };
-                bytes += touched_by(head);
+                touched_by(head, &mut bytes, &mut kept);
                 // What is inside a span that began elsewhere has no descriptor of its own.
                 slice += match head.kind() {
                     Kind::None | Kind::Inner => 1,
-                    Kind::Run | Kind::Large => head.slices().0.max(1),
+                    Kind::Run | Kind::Large | Kind::Kept => head.slices().0.max(1),
                 };
             }
         }
     }
-    bytes
+    (bytes, kept)
 }
 
-fn touched_by(head: &Head) -> u64 {
+fn touched_by(head: &Head, alive: &mut u64, kept: &mut u64) {
     match head.kind() {
-        // SAFETY: the descriptor of a run; it may be changing hands, which only makes the number
-        // an old one.
-        Kind::Run => unsafe { (*core::ptr::from_ref(head).cast::<Run>()).touched() as u64 },
-        // SAFETY: the descriptor of a large block.
-        Kind::Large => unsafe { spans::of(head.address()).bytes() as u64 },
-        Kind::None | Kind::Inner => 0,
+        Kind::Run => {
+            // SAFETY: the descriptor of a run; it may be changing hands, which only makes the
+            // number an old one.
+            *alive += unsafe { (*core::ptr::from_ref(head).cast::<Run>()).touched() as u64 };
+        }
+        Kind::Large => {
+            // SAFETY: the descriptor of a large block.
+            *alive += unsafe { spans::of(head.address()).bytes() as u64 };
+        }
+        Kind::Kept => *kept += head.slices().bytes() as u64,
+        Kind::None | Kind::Inner => {}
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn allocate(size: usize, align: usize, zeroing: Zeroing) -> *mut u8 {
     with_arena(|arena| {
         arena.tick();
         let tag = arena.current().tag();
-        match large::allocate(size, align, tag, zeroing) {
+        match large::reuse_or_allocate(&arena.places, size, align, tag, zeroing) {
             Ok(block) => {
                 // The current owner has a ledger, so this cannot fail.
                 arena.book_large_allocated(tag, 1, block.bytes);
@@ -61,7 +61,7 @@ pub(crate) unsafe fn deallocate(block: *mut u8) {
         unsafe {
             let large = large::of(block.addr());
             if arena.book_large_freed(large.head.tag(), 1, large.bytes()) {
-                large.release();
+                large.keep_or_release(&arena.places);
             }
         }
         arena.tick();

@@ -5,6 +5,7 @@ use super::counter::Counter;
 use super::ledger::{Ledger, Ledgers};
 use super::orphans::Node;
 use crate::extent::decay::DECAY;
+use crate::extent::places::Places;
 use crate::os::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
 use crate::pool::{AllocFailure, DEFAULT};
 use crate::run::descriptor::{Run, Slot};
@@ -42,6 +43,8 @@ pub(crate) struct Arena {
     pub(super) current: Cell<*const Ledger>,
     /// Unused runs that are kept for the next request, oldest first.
     pub(super) unused: [Cell<*const Run>; KEPT],
+    /// Spans of large blocks that this thread freed last.
+    pub(super) places: Places,
     /// When the runs are looked through again, in milliseconds.
     pub(super) trim_due: Cell<u64>,
     /// The number of the last call for a purge that was heeded.
@@ -83,6 +86,7 @@ impl Arena {
             ledgers: Ledgers::new(),
             current: Cell::new(core::ptr::null()),
             unused: [const { Cell::new(core::ptr::null()) }; KEPT],
+            places: Places::new(),
             trim_due: Cell::new(0),
             purge_heeded: Cell::new(0),
             large_allocated: [const { Counter::new() }; 2],

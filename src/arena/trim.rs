@@ -12,6 +12,7 @@ use super::life;
 use super::record::{Arena, PURGE_CALLS};
 use crate::class::CLASSES;
 use crate::extent::decay::{self, DECAY};
+use crate::extent::large;
 use crate::os::clock::coarse_millis;
 use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::os::thread;
@@ -39,8 +40,10 @@ impl Arena {
             self.purge_heeded.set(calls);
             self.trim(Zeal::All);
         } else if self.trim_due.get() != 0 {
-            self.trim(Zeal::Idle);
-            trim_orphans(now);
+            // A thread that did not come by for a whole period has left everything idle.
+            let late = now - self.trim_due.get() > DECAY.period();
+            self.trim(if late { Zeal::All } else { Zeal::Idle });
+            look_after_all(now);
         }
         self.trim_due.set(now.saturating_add(DECAY.period()).max(1));
     }
@@ -52,6 +55,9 @@ impl Arena {
 
     fn trim(&self, zeal: Zeal) -> u64 {
         self.collect_notified();
+        if zeal != Zeal::Idle {
+            release_kept(self, true);
+        }
         let mut purged = self.trim_bins(&self.base, zeal) + self.trim_bins(&self.mixed, zeal);
         for bins in self.ledgers.iter().filter_map(Ledger::bins) {
             purged += self.trim_bins(bins, zeal);
@@ -93,17 +99,27 @@ impl Arena {
     }
 }
 
-/// When orphaned arenas are looked through again.
-static ORPHANS_DUE: AtomicU64 = AtomicU64::new(0);
+/// Gives spans back that an arena, whoever has it, has kept for a period, or all of them.
+fn release_kept(arena: &Arena, all: bool) {
+    // SAFETY: each span is handed over when it has left its place.
+    arena
+        .places
+        .age(all, |span| unsafe { large::release_kept(span) });
+}
 
-fn trim_orphans(now: u64) {
-    let due = ORPHANS_DUE.load(Relaxed);
+/// When all arenas are looked after again.
+static ALL_DUE: AtomicU64 = AtomicU64::new(0);
+
+/// Does for other arenas what does not need their threads, and looks through those without one.
+fn look_after_all(now: u64) {
+    let due = ALL_DUE.load(Relaxed);
     let next = now.saturating_add(DECAY.period());
     if now >= due
-        && ORPHANS_DUE
+        && ALL_DUE
             .compare_exchange(due, next, Relaxed, Relaxed)
             .is_ok()
     {
+        life::arenas().for_each(|arena| release_kept(arena, false));
         life::with_orphans(|arena| {
             arena.trim(Zeal::Idle);
         });
@@ -114,6 +130,7 @@ fn trim_orphans(now: u64) {
 pub(crate) fn purge() -> u64 {
     life::call_for_purge();
     let mut bytes = 0;
+    life::arenas().for_each(|arena| release_kept(arena, true));
     life::with_orphans(|arena| bytes += arena.trim(Zeal::All));
     life::with_arena(|arena| {
         arena.purge_heeded.set(PURGE_CALLS.load(Relaxed));
@@ -170,7 +187,7 @@ extern "C" fn background(_: *mut libc::c_void) -> *mut libc::c_void {
     loop {
         thread::sleep_millis(DECAY.interval().clamp(1, MOST_SLEEP));
         let now = coarse_millis();
-        trim_orphans(now);
+        look_after_all(now);
         DECAY.tick(&DEFAULT, now);
     }
 }

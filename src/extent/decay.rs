@@ -84,7 +84,10 @@ impl Decay {
         if state.left == 0 {
             state.quota = begin_period(pool).div_ceil(TICKS);
             state.left = TICKS;
-            return;
+            // Nobody came by for a whole period: what is dirty has been so for at least that.
+            if ticks <= TICKS {
+                return;
+            }
         }
         let ticks = ticks.min(state.left);
         state.left -= ticks;

@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Inner = 2,
     /// A large block, at its first slice.
     Large = 3,
+    /// A large block that was freed and kept, at its first slice.
+    Kept = 4,
 }
 
 /// The common head of all descriptors. Zero where nothing was ever written.
@@ -76,6 +78,7 @@ impl Head {
             1 => Kind::Run,
             2 => Kind::Inner,
             3 => Kind::Large,
+            4 => Kind::Kept,
             _ => Kind::None,
         }
     }

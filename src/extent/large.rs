@@ -7,6 +7,7 @@
 
 use super::descriptor::{Head, Kind};
 use super::fit::{self, Contents, Span, Zeroing};
+use super::places::Places;
 use crate::os::map;
 use crate::os::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
@@ -74,6 +75,55 @@ fn describe(span: Span, bytes: usize, tag: OwnerTag) -> Block {
     }
 }
 
+/// Spans of at most this many slices are kept for reuse.
+const KEPT_MAX: usize = (8 << 20) / SLICE;
+
+/// A block from a span that was kept, or else from the pool.
+pub(crate) fn reuse_or_allocate(
+    places: &Places,
+    size: usize,
+    align: usize,
+    tag: OwnerTag,
+    zeroing: Zeroing,
+) -> Result<Block, AllocFailure> {
+    let reused = block_bytes(size)
+        .filter(|&bytes| bytes <= KEPT_MAX * SLICE)
+        .and_then(|bytes| {
+            let slices = Slices(bytes.div_ceil(SLICE));
+            // SAFETY: what was kept has a descriptor for good, though it may be another's by now.
+            let fits = |address: usize| unsafe {
+                of(address).head.slices() == slices && address.is_multiple_of(align)
+            };
+            let address = places.take(fits)?;
+            if zeroing == Zeroing::Whole {
+                // SAFETY: a committed span of that many bytes, taken above.
+                unsafe { core::ptr::write_bytes(address as *mut u8, 0, bytes) };
+            }
+            Some(describe(
+                Span {
+                    address,
+                    slices,
+                    zero: false,
+                },
+                bytes,
+                tag,
+            ))
+        });
+    match reused {
+        Some(block) => Ok(block),
+        None => allocate(size, align, tag, zeroing),
+    }
+}
+
+/// Gives a span back that was kept.
+///
+/// # Safety
+/// It was taken from its place.
+pub(crate) unsafe fn release_kept(address: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { of(address).release() };
+}
+
 /// The descriptor of the large block at `address`.
 ///
 /// # Safety
@@ -92,6 +142,22 @@ impl Large {
 
     fn pool(&self) -> &'static Pool {
         router::route(self.bytes())
+    }
+
+    /// Gives the block up, keeping its span for reuse if it is small enough.
+    ///
+    /// # Safety
+    /// The block is alive, nobody uses it any more, and the caller has the places.
+    pub(crate) unsafe fn keep_or_release(&self, places: &Places) {
+        if self.head.slices().0 > KEPT_MAX || self.head.flags() & MOVED != 0 {
+            // SAFETY: the caller's promise.
+            return unsafe { self.release() };
+        }
+        self.head.set_kind(Kind::Kept);
+        if let Some(left) = places.put(self.head.address()) {
+            // SAFETY: it has left its place.
+            unsafe { release_kept(left) };
+        }
     }
 
     /// Gives the block's slices back.

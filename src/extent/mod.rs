@@ -3,6 +3,7 @@
 
 pub(crate) mod bits;
 pub(crate) mod chunk;
+pub(crate) mod places;
 
 #[cfg(not(loom))]
 pub(crate) mod decay;

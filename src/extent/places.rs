@@ -1,0 +1,134 @@
+//! Places for a few freed spans of one thread, which reuses them without the pool.
+//!
+//! Only the thread that has the places fills them. It takes a span back with one compare-and-swap,
+//! and anybody may empty a place in the same way, so that the spans of a thread that sleeps are
+//! given back too. A word holds a span's address, which is a multiple of a slice, and in its
+//! lowest bit that the span has been there for a while.
+
+use crate::os::sync::{AtomicU64, Ordering};
+
+/// How many spans a thread keeps at most.
+pub(crate) const PLACES: usize = 8;
+
+/// The places.
+pub(crate) struct Places([AtomicU64; PLACES]);
+
+const AGED: u64 = 1;
+
+impl Places {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Places {
+        Places([const { AtomicU64::new(0) }; PLACES])
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Places {
+        Places(core::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    /// Keeps a span. Returns the span that had to leave for it. Only by who has the places.
+    pub(crate) fn put(&self, address: usize) -> Option<usize> {
+        // Release pairs with the Acquire of who takes it: the span's descriptor is seen.
+        let empty = self
+            .0
+            .iter()
+            .find(|place| place.load(Ordering::Relaxed) == 0);
+        if let Some(place) = empty {
+            place.store(address as u64, Ordering::Release);
+            return None;
+        }
+        let victim = &self.0[(address >> 16) % PLACES];
+        let old = victim.swap(address as u64, Ordering::AcqRel) & !AGED;
+        (old != 0).then_some(old as usize)
+    }
+
+    /// Takes back a span that `fits`, which is asked of spans that may be gone by then.
+    pub(crate) fn take(&self, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        self.0.iter().find_map(|place| {
+            let word = place.load(Ordering::Relaxed);
+            let address = (word & !AGED) as usize;
+            (address != 0 && fits(address) && Self::empty(place, word)).then_some(address)
+        })
+    }
+
+    /// Empties the place if it still holds `word`. Only its owner fills it, so the span did not
+    /// leave in between.
+    fn empty(place: &AtomicU64, word: u64) -> bool {
+        // Acquire pairs with the Release in `put`.
+        place
+            .compare_exchange(word, 0, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Hands every span that has been here since the last call to `leave`, and marks the others;
+    /// all of them if `now`.
+    pub(crate) fn age(&self, now: bool, mut leave: impl FnMut(usize)) {
+        for place in &self.0 {
+            let word = place.load(Ordering::Relaxed);
+            if word == 0 {
+                continue;
+            }
+            if now || word & AGED != 0 {
+                if Self::empty(place, word) {
+                    leave((word & !AGED) as usize);
+                }
+            } else {
+                // Release: the mark stands in for the owner's store, which it read.
+                let aged = word | AGED;
+                let _ = place.compare_exchange(word, aged, Ordering::AcqRel, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// While another thread empties the places, the owner keeps and takes back a span: exactly one
+    /// of the two ends up with it.
+    #[test]
+    fn a_span_has_one_holder() {
+        loom::model(|| {
+            let places = Arc::new(Places::new());
+            let other = Arc::clone(&places);
+            let thread = thread::spawn(move || {
+                let mut left = 0;
+                other.age(true, |_| left += 1);
+                other.age(false, |_| left += 1);
+                left
+            });
+            assert_eq!(places.put(1 << 16), None);
+            let taken = places.take(|_| true).is_some();
+            let left = thread.join().unwrap();
+            assert_eq!(usize::from(taken) + left, 1);
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_ages_and_gives_way() {
+        let places = Places::new();
+        for span in 1..=PLACES {
+            assert_eq!(places.put(span << 16), None);
+        }
+        let gone = places.put(100 << 16);
+        assert!(gone.is_some(), "one has to leave");
+        assert_eq!(places.take(|span| span == 100 << 16), Some(100 << 16));
+        assert_eq!(places.take(|span| span == 100 << 16), None);
+        let mut left = 0;
+        places.age(false, |_| left += 1);
+        assert_eq!(left, 0, "each stays for one period");
+        places.put(200 << 16);
+        places.age(false, |_| left += 1);
+        assert_eq!(left, PLACES - 1, "those that were marked leave");
+        places.age(true, |_| left += 1);
+        assert_eq!(left, PLACES);
+    }
+}
