@@ -97,49 +97,82 @@ impl Bins {
         }
     }
 
-    /// A slot of `class`, from a run that has one or a new one. Counts nothing.
+    /// A slot of `class`, from a run that has one or a new one, which is then the current run.
+    /// Counts nothing.
     ///
     /// # Safety
     /// The caller is the thread that has the arena.
     pub(crate) unsafe fn take(&self, class: ClassIndex) -> Result<Slot, AllocFailure> {
-        let bin = &self.bin(class);
-        loop {
-            let current = bin.current.get();
-            if current != empty_run() {
-                // SAFETY: a run in the list of bins is theirs and alive.
-                let run = unsafe { &*current };
-                // SAFETY: the caller's promise.
-                if let Some(slot) = unsafe { run.take_slot() } {
-                    return Ok(slot);
-                }
-                self.park(bin, run);
+        let bin = self.bin(class);
+        // SAFETY: the current run is in the list, or the empty run, which gives nothing; the
+        // caller's promise.
+        unsafe {
+            let current = &*bin.current.get();
+            if bin.current.get() != empty_run()
+                && let Some(slot) = current.take_slot()
+            {
+                return Ok(slot);
             }
-            if bin.list.get().is_null() {
-                self.arena().collect_notified();
+            if let Some(slot) = self.take_from_list(bin, class) {
+                return Ok(slot);
             }
-            let next = bin.list.get();
-            if next.is_null() {
-                let run = match super::life::adopt_run(self, class) {
-                    Some(run) => run,
-                    None => Run::acquire(class, self.address(), self.tag())?,
-                };
-                // SAFETY: made or taken over just now, in no list.
-                unsafe { self.link(run) };
-                bin.current.set(run);
-            } else {
-                bin.current.set(next);
+            if self.arena().collect_notified()
+                && let Some(slot) = self.take_from_list(bin, class)
+            {
+                return Ok(slot);
+            }
+        }
+        let run = match super::life::adopt_run(self, class) {
+            Some(run) => run,
+            None => Run::acquire(class, self.address(), self.tag())?,
+        };
+        // SAFETY: made or taken over just now, in no list; it is this thread's.
+        unsafe {
+            self.link(run);
+            bin.current.set(run);
+            match (*run).take_slot() {
+                Some(slot) => Ok(slot),
+                // Adopted without a free slot: it is parked when the list is gone through.
+                None => self.take(class),
             }
         }
     }
 
+    /// A slot from the first run of the list that has a free one, else from the first that can be
+    /// extended: what was used before is used again before fresh pages are touched.
+    ///
+    /// A run that has neither is parked when it is met so for the second time: in a table whose
+    /// blocks come and go, one of its blocks will soon be freed.
+    ///
+    /// # Safety
+    /// The caller is the thread that has the arena.
+    unsafe fn take_from_list(&self, bin: &Bin, class: ClassIndex) -> Option<Slot> {
+        let mut extensible: Option<&Run> = None;
+        for run in self.runs(class.index()) {
+            if run.has_free() {
+                extensible = Some(run);
+                break;
+            }
+            if run.is_extensible() {
+                extensible = extensible.or(Some(run));
+            } else if run.struck.replace(true) {
+                self.park(run);
+            }
+        }
+        let run = extensible?;
+        run.struck.set(false);
+        bin.current.set(core::ptr::from_ref(run).cast_mut());
+        // SAFETY: the run is in the list, and the caller has the arena.
+        unsafe { run.take_slot() }
+    }
+
     /// Takes a run without a free slot out of the list, unless one is freed just now.
-    fn park(&self, bin: &Bin, run: &Run) {
+    fn park(&self, run: &Run) {
         if run.remote.try_mark_full() {
             // A freer that sees `Full` before the flag merely takes the longer way.
             run.owner.fetch_or(FULL, Relaxed);
             // SAFETY: the run is in this bin's list.
             unsafe { self.unlink(run) };
-            bin.current.set(empty_run());
         }
     }
 

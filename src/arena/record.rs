@@ -347,10 +347,10 @@ impl Arena {
     }
 
     /// Takes up again the runs of which other threads have freed blocks. Those that have become
-    /// unused are retired.
-    pub(super) fn collect_notified(&self) {
+    /// unused are retired. Whether there were any.
+    pub(super) fn collect_notified(&self) -> bool {
         if self.notified.load(Relaxed).is_null() {
-            return;
+            return false;
         }
         // Acquire: see `notify`.
         let mut next = self.notified.swap(null_mut(), Ordering::Acquire);
@@ -367,5 +367,6 @@ impl Arena {
                 }
             }
         }
+        true
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Run {
     available: Cell<u32>,
     /// `surplus` when the arena last looked.
     pub(crate) seen: Cell<i32>,
+    /// It had no free slot when the arena last looked for one.
+    pub(crate) struck: Cell<bool>,
     /// Free pages were given back when `surplus` was `seen`.
     pub(crate) settled: Cell<bool>,
     /// Units that are not extended read as zero.
@@ -92,6 +94,7 @@ pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
     side: AtomicPtr::new(null_mut()),
     available: Cell::new(0),
     seen: Cell::new(0),
+    struck: Cell::new(false),
     settled: Cell::new(false),
     zero: Cell::new(false),
 });
@@ -155,6 +158,7 @@ impl Run {
         this.available.set(0);
         // No number of used slots: what was never looked at is not idle.
         this.seen.set(i32::MAX);
+        this.struck.set(false);
         this.settled.set(false);
         this.zero.set(span.zero);
         head.set_kind(Kind::Run);
@@ -303,6 +307,23 @@ impl Run {
             page_size()
         };
         self.extended().count_ones() as usize * unit
+    }
+
+    /// Whether a slot is on the free list, or waits to get there.
+    #[inline]
+    pub(crate) fn has_free(&self) -> bool {
+        !self.free.get().is_null() || !self.remote.is_empty()
+    }
+
+    /// Whether a unit is left that is not extended.
+    #[inline]
+    pub(crate) fn is_extensible(&self) -> bool {
+        let units = if self.unit_is_slot() {
+            self.row().slots
+        } else {
+            (SLICE / page_size()) as u32
+        };
+        self.extended().trailing_ones() < units
     }
 
     /// A free slot: from the free list, from the remote list, or from a unit that is extended for
