@@ -11,5 +11,7 @@ pub(crate) mod decay;
 pub(crate) mod descriptor;
 #[cfg(not(loom))]
 pub(crate) mod fit;
+#[cfg(all(test, not(loom)))]
+mod fit_tests;
 #[cfg(not(loom))]
 pub(crate) mod large;

@@ -90,7 +90,7 @@ pub(crate) static DEFAULT: Pool = Pool::growing();
 const UNSET: usize = 0;
 
 impl Pool {
-    const fn growing() -> Pool {
+    pub(crate) const fn growing() -> Pool {
         Pool {
             regions: [const { Region::new() }; REGIONS],
             made: AtomicU32::new(0),

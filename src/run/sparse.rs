@@ -142,3 +142,121 @@ fn bits(mut word: u64) -> impl Iterator<Item = usize> {
         Some(bit)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::class::{CLASSES, TABLE};
+    use crate::units::{ClassIndex, OwnerTag};
+    use std::collections::HashSet;
+    use std::vec::Vec;
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 = self
+                .0
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(0x1405_7b7e_f767_814f);
+            (self.0 >> 33) as usize % end
+        }
+    }
+
+    fn word(address: usize) -> u64 {
+        address as u64 ^ 0x00ab_cdef_1234_5678
+    }
+
+    /// Takes slots until the run is full; each has a pattern in its first and last word.
+    fn fill(run: &Run, used: &mut Vec<usize>) {
+        let size = run.row().size as usize;
+        // SAFETY: the run is this test's, and so are its slots.
+        unsafe {
+            while let Some(slot) = run.take_slot() {
+                let address = slot.address.as_ptr();
+                if slot.zero {
+                    let bytes = core::slice::from_raw_parts(address, size);
+                    assert!(bytes.iter().all(|&byte| byte == 0));
+                }
+                address
+                    .add(size - 8)
+                    .cast::<u64>()
+                    .write(word(address.addr()));
+                address.cast::<u64>().write(word(address.addr()));
+                used.push(address.addr());
+            }
+        }
+    }
+
+    fn expect_equation(run: &Run, used: &[usize]) {
+        assert_eq!(run.used() as usize, used.len());
+        let mut free = 0;
+        let mut slot = run.free.get();
+        while !slot.is_null() {
+            free += 1;
+            // SAFETY: a slot on the free list holds its link.
+            slot = unsafe { (*slot).next };
+        }
+        assert_eq!(
+            run.available(),
+            run.used() + free,
+            "available = used + free"
+        );
+    }
+
+    /// In every class: slots never overlap or move, pages go only where no slot is used, and every
+    /// slot can be had again afterwards.
+    #[test]
+    fn purging_spares_used_slots() {
+        let mut random = Random(7);
+        for class in 0..CLASSES {
+            let run = Run::acquire(ClassIndex(class as u8), 0, OwnerTag::UNATTRIBUTED).unwrap();
+            // SAFETY: made just now, and this test's.
+            let run = unsafe { &*run };
+            let size = TABLE[class].size as usize;
+            let mut used = Vec::new();
+            for keep_one_in in [2, 30, 1000] {
+                fill(run, &mut used);
+                let distinct: HashSet<usize> = used.iter().copied().collect();
+                assert_eq!(
+                    distinct.len(),
+                    run.row().slots as usize,
+                    "all slots, each once"
+                );
+                let mut kept = Vec::new();
+                for address in used.drain(..) {
+                    if random.below(keep_one_in) == 0 {
+                        kept.push(address);
+                    } else {
+                        // SAFETY: a used slot of the run.
+                        unsafe { run.put_slot(address as *mut u8) };
+                    }
+                }
+                used = kept;
+                let touched = run.touched();
+                // SAFETY: the run is this test's.
+                let purged = unsafe { run.purge_unused() };
+                expect_equation(run, &used);
+                assert!(purged <= touched);
+                if keep_one_in == 1000 && size < 512 {
+                    assert!(purged > 0, "hardly a page of size class {size} is used");
+                }
+                for &address in &used {
+                    // SAFETY: a used slot of the run.
+                    unsafe {
+                        assert_eq!(*(address as *const u64), word(address));
+                        assert_eq!(*((address + size - 8) as *const u64), word(address));
+                    }
+                }
+                // SAFETY: the run is this test's.
+                assert_eq!(unsafe { run.purge_unused() }, 0, "nothing is left to purge");
+            }
+            for address in used {
+                // SAFETY: a used slot of the run.
+                unsafe { run.put_slot(address as *mut u8) };
+            }
+            // SAFETY: no slot is used, and the run is in no list.
+            unsafe { run.release() };
+        }
+    }
+}
