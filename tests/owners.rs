@@ -35,8 +35,8 @@ fn layout(random: &mut Random) -> Layout {
     let size = match random.below(100) {
         0..60 => 1 + random.below(200),
         60..90 => 1 + random.below(4000),
-        90..99 => 1 + random.below(100_000),
-        _ => 1 + random.below(1_000_000),
+        90..96 => 1 + random.below(100_000),
+        _ => 1 + random.below(2_000_000),
     };
     Layout::from_size_align(size, 1 << random.below(5)).unwrap()
 }

@@ -146,7 +146,7 @@ fn bits(mut word: u64) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::class::{CLASSES, TABLE};
+    use crate::class::TABLE;
     use crate::units::{ClassIndex, OwnerTag};
     use std::collections::HashSet;
     use std::vec::Vec;
@@ -209,11 +209,11 @@ mod tests {
     #[test]
     fn purging_spares_used_slots() {
         let mut random = Random(7);
-        for class in 0..CLASSES {
+        for (class, row) in TABLE.iter().enumerate() {
             let run = Run::acquire(ClassIndex(class as u8), 0, OwnerTag::UNATTRIBUTED).unwrap();
             // SAFETY: made just now, and this test's.
             let run = unsafe { &*run };
-            let size = TABLE[class].size as usize;
+            let size = row.size as usize;
             let mut used = Vec::new();
             for keep_one_in in [2, 30, 1000] {
                 fill(run, &mut used);
