@@ -1,1 +1,35 @@
 //! Tests that install or drive bursar as its users do.
+//!
+//! | file | what it covers |
+//! |---|---|
+//! | `tests/contract.rs` | the `GlobalAlloc` contract over sizes and alignments: alignment, overlap, contents over the whole block, `realloc` in all directions, zeroed blocks, `block_size` |
+//! | `tests/extremes.rs` | null for what cannot be had, and what must not be touched or copied: GiB sizes, zeroed memory, growth and shrinking |
+//! | `tests/model.rs` | the shadow model: shrinking sequences of steps, and many threads |
+//! | `tests/threads.rs` | frees from other threads, threads that exit, before `main`, thread-local destructors, exit handlers, unwinding, fork |
+//! | `tests/inside.rs` | no allocation inside the allocator; its books against those of a wrapper |
+//! | `tests/limits.rs` | limits of address space and data, exhausted mappings, locked memory, strict overcommit |
+//! | `tests/faults.rs` | each system call of the allocator fails |
+//! | `tests/purging.rs` | resident memory after a peak, in every way that it goes back |
+//! | `tests/settings.rs` | `BURSAR_CONF`, settings in code, `is_installed()` |
+//! | `tests/statistics.rs` | `stats()`: the parts and the whole, and both against the truth |
+//!
+//! What must fork, run under a limit or be looked at from outside is a
+//! [scenario](scenarios) of a helper program; `child fork_busy` runs one by
+//! hand. The shadow test runs as long as one likes:
+//!
+//! ```sh
+//! cargo run --release -p allocator-tests --bin stress -- --ops 100000000 --threads 4
+//! ```
+//!
+//! Without optimisation all counts are smaller (see
+//! [`scaled`](scenarios::scaled)). `RUST_BACKTRACE=0` and `--nocapture` show the
+//! figures that the tests of limits and purging measure.
+
+pub mod blocks;
+pub mod memory;
+pub mod pattern;
+pub mod process;
+pub mod scenarios;
+pub mod shadow;
+pub mod sizes;
+pub mod stress;

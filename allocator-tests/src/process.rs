@@ -1,0 +1,146 @@
+//! Scenarios that need a process of their own: those that fork, that live
+//! under a limit, that fail system calls, or that look at what is printed.
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, alarm, fork};
+
+/// How long a scenario may take unless it says otherwise.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One run of a helper program.
+pub struct Scenario {
+    command: Command,
+    title: String,
+    limits: Vec<(Resource, u64)>,
+    patience: Duration,
+}
+
+impl Scenario {
+    /// The scenario `name` of the helper at `program`, with no settings from
+    /// the environment. The C library allocates for threads; it is held to one
+    /// arena, so that address space is not measured that is not bursar's.
+    pub fn new(program: &str, name: &str) -> Self {
+        let mut command = Command::new(program);
+        command
+            .arg(name)
+            .env_remove("BURSAR_CONF")
+            .env("MALLOC_ARENA_MAX", "1");
+        Self {
+            command,
+            title: name.to_owned(),
+            limits: Vec::new(),
+            patience: PATIENCE,
+        }
+    }
+
+    /// Settings for the allocator.
+    #[must_use]
+    pub fn settings(mut self, settings: &str) -> Self {
+        self.command.env("BURSAR_CONF", settings);
+        self
+    }
+
+    /// A further argument.
+    #[must_use]
+    pub fn argument(mut self, argument: impl ToString) -> Self {
+        self.title = format!("{} {}", self.title, argument.to_string());
+        self.command.arg(argument.to_string());
+        self
+    }
+
+    /// A limit that is in force before the helper begins.
+    #[must_use]
+    pub fn limit(mut self, resource: Resource, most: u64) -> Self {
+        self.limits.push((resource, most));
+        self
+    }
+
+    /// How long the helper may take.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Runs the helper to its end. A helper that hangs is ended by `SIGALRM`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn run(self) -> Output {
+        let Self {
+            mut command,
+            title,
+            limits,
+            patience,
+        } = self;
+        let seconds = patience.as_secs().try_into().unwrap_or(u32::MAX);
+        let prepare = move || {
+            alarm::set(seconds);
+            limits
+                .iter()
+                .try_for_each(|&(resource, most)| setrlimit(resource, most, most))?;
+            Ok(())
+        };
+        // SAFETY: only system calls are made between fork and exec.
+        unsafe { command.pre_exec(prepare) };
+        command
+            .output()
+            .unwrap_or_else(|error| panic!("{title}: {error}"))
+    }
+
+    /// Runs the helper, which must succeed; what it printed.
+    ///
+    /// # Panics
+    /// If it fails or hangs; the message holds all that it said.
+    pub fn succeed(self) -> String {
+        let title = self.title.clone();
+        let output = self.run();
+        let [printed, said] =
+            [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        match output.status.signal() {
+            _ if output.status.success() => {}
+            Some(libc::SIGALRM) => panic!("{title} hangs\n{printed}{said}"),
+            _ => panic!("{title}: {}\n{printed}{said}", output.status),
+        }
+        printed.into_owned()
+    }
+}
+
+/// What became of a forked child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It came to its end.
+    Fine,
+    /// It panicked.
+    Panicked,
+    /// A signal ended it; `SIGALRM` if it hung.
+    Killed(Signal),
+}
+
+/// Forks; the child runs `work` and ends without the parent's exit handlers.
+///
+/// # Panics
+/// If there can be no further process.
+pub fn in_child(work: impl FnOnce()) -> Fate {
+    // SAFETY: what the child may do after a fork of a program with threads is
+    // the subject of the tests; nothing in it relies on another thread.
+    match unsafe { fork() }.expect("there can be another process") {
+        ForkResult::Child => {
+            alarm::set(30);
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(i32::from(result.is_err())) }
+        }
+        ForkResult::Parent { child } => match waitpid(child, None).expect("it is our child") {
+            WaitStatus::Exited(_, 0) => Fate::Fine,
+            WaitStatus::Signaled(_, signal, _) => Fate::Killed(signal),
+            _ => Fate::Panicked,
+        },
+    }
+}

@@ -1,0 +1,304 @@
+//! Memory goes back after a peak: all but one block in a hundred are freed at
+//! random, and resident memory must fall to the pages that still hold a block,
+//! and a little.
+
+use std::alloc::Layout;
+use std::panic::resume_unwind;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+use super::{Arguments, Host, Run};
+use crate::blocks::{Filled, Heap, layout};
+use crate::memory::Memory;
+
+pub(super) const ALL: &[(&str, Run)] = &[("peak", peak)];
+
+const PAGE: usize = 4096;
+/// What may be resident beyond the pages that hold a live block.
+const ALLOWANCE: u64 = 4 << 20;
+/// Of so many blocks, one survives.
+const SURVIVES_OF: usize = 100;
+/// Threads in the variants that have several.
+const OWNERS: usize = 4;
+
+/// A touched block. Freed by `release`, to keep the books small.
+#[derive(Clone, Copy)]
+struct Piece {
+    address: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: a piece is owned memory, freed by whoever holds it.
+unsafe impl Send for Piece {}
+
+impl Piece {
+    fn new(heap: &Heap, size: usize) -> Self {
+        let layout = layout(size, 8);
+        // SAFETY: the size is not zero.
+        let address = NonNull::new(unsafe { heap.alloc(layout) }).expect("memory can be had");
+        for at in (0..size).step_by(PAGE).chain([size - 1]) {
+            // SAFETY: `at` is below `size`.
+            unsafe { address.as_ptr().add(at).write(1) };
+        }
+        Self { address, layout }
+    }
+
+    fn release(self, heap: &Heap) {
+        // SAFETY: the piece came from this allocator with this layout.
+        unsafe { heap.dealloc(self.address.as_ptr(), self.layout) };
+    }
+
+    /// Numbers of the pages that hold a byte of it.
+    fn pages(&self) -> std::ops::RangeInclusive<usize> {
+        let first = self.address.as_ptr() as usize;
+        first / PAGE..=(first + self.layout.size() - 1) / PAGE
+    }
+}
+
+/// Half of the bytes in blocks up to 2 KiB, a quarter up to 256 KiB, a quarter
+/// up to 8 MiB; log-uniform within each.
+fn draw(rng: &mut SmallRng) -> usize {
+    let powers = match rng.random_range(0..1_000_000) {
+        0..90 => 18.0..23.0,
+        90..4_000 => 11.0..18.0,
+        _ => 4.0..11.0,
+    };
+    2_f64.powf(rng.random_range(powers)) as usize
+}
+
+/// Blocks of `most` bytes in all, in `books`, which must have the room.
+fn build(heap: &Heap, seed: u64, most: usize, books: &mut Vec<Piece>) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut bytes = 0;
+    while bytes < most && books.len() < books.capacity() {
+        let piece = Piece::new(heap, draw(&mut rng));
+        bytes += piece.layout.size();
+        books.push(piece);
+    }
+    assert!(bytes >= most, "the books are too small");
+}
+
+/// Frees all but one in a hundred, in random order.
+fn shrink(heap: &Heap, books: &mut Vec<Piece>) {
+    books.shuffle(&mut SmallRng::seed_from_u64(99));
+    let survivors = books.len().div_ceil(SURVIVES_OF);
+    for piece in books.drain(survivors..) {
+        piece.release(heap);
+    }
+}
+
+/// How a variant lets memory go back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    /// Main allocates, frees, and goes on with light work.
+    Active,
+    /// Main allocates, frees, and sleeps; a thread purges.
+    Background,
+    /// Main allocates, frees, and calls `purge()`.
+    Now,
+    /// Four threads allocate and exit; main frees and goes on.
+    Exited,
+    /// Four threads allocate; main frees; the threads go on.
+    Owners,
+}
+
+impl Variant {
+    fn named(name: &str) -> Self {
+        match name {
+            "active" => Self::Active,
+            "background" => Self::Background,
+            "now" => Self::Now,
+            "exited" => Self::Exited,
+            "owners" => Self::Owners,
+            other => panic!("no variant is named {other}"),
+        }
+    }
+}
+
+/// A reserve of touched memory for the test's own books, so that they do not
+/// grow while the heap is measured.
+fn books_for(pieces: usize) -> Vec<Piece> {
+    let filler = Piece {
+        address: NonNull::dangling(),
+        layout: layout(1, 1),
+    };
+    let mut books = vec![filler; pieces];
+    books.clear();
+    books
+}
+
+/// Four threads that build a share each and then exit or, if they are to stay,
+/// wait until main has freed and do light work.
+struct Owners {
+    threads: Vec<JoinHandle<()>>,
+    signals: Option<Arc<Signals>>,
+}
+
+struct Signals {
+    wake: Barrier,
+    end: AtomicBool,
+}
+
+impl Owners {
+    fn build(heap: &'static Heap, most: usize, stay: bool, books: &mut Vec<Piece>) -> Self {
+        let signals = Signals {
+            wake: Barrier::new(OWNERS + 1),
+            end: AtomicBool::new(false),
+        };
+        let signals = stay.then(|| Arc::new(signals));
+        let (send, receive) = channel();
+        let thread = |number| {
+            let (send, signals) = (send.clone(), signals.clone());
+            thread::spawn(move || {
+                let mut part = books_for(most / OWNERS / 500 + 10_000);
+                build(heap, number, most / OWNERS, &mut part);
+                send.send(part).expect("main listens");
+                if let Some(signals) = signals {
+                    signals.wake.wait();
+                    light_work_until(heap, number, || signals.end.load(Ordering::Relaxed));
+                }
+            })
+        };
+        let threads = (0..OWNERS as u64).map(thread).collect();
+        for _ in 0..OWNERS {
+            books.extend(receive.recv().expect("each thread sends"));
+        }
+        let mut owners = Self { threads, signals };
+        if !stay {
+            owners.join();
+        }
+        owners
+    }
+
+    fn wake(&self) {
+        if let Some(signals) = &self.signals {
+            signals.wake.wait();
+        }
+    }
+
+    fn join(&mut self) {
+        if let Some(signals) = &self.signals {
+            signals.end.store(true, Ordering::Relaxed);
+        }
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
+    }
+}
+
+/// Arguments: the variant, the peak in MiB, the decay time in milliseconds.
+fn peak(host: &Host, arguments: &Arguments) {
+    let variant = Variant::named(arguments.text(0));
+    let most = (arguments.number(1) as usize) << 20;
+    let decay = Duration::from_millis(arguments.number(2));
+    let heap = host.heap;
+    let mut books = books_for(most / 500 + 10_000);
+    let before = Memory::now();
+    let owners = match variant {
+        Variant::Exited => Some(Owners::build(heap, most, false, &mut books)),
+        Variant::Owners => Some(Owners::build(heap, most, true, &mut books)),
+        Variant::Active | Variant::Background | Variant::Now => {
+            build(heap, 1, most, &mut books);
+            None
+        }
+    };
+    let peak = Memory::now().since(before).anonymous;
+    assert!(peak > most as u64, "{peak} bytes are resident of {most}");
+    shrink(heap, &mut books);
+    owners.iter().for_each(Owners::wake);
+    judge(
+        heap,
+        variant,
+        &books,
+        &Figures {
+            before,
+            peak,
+            decay,
+        },
+    );
+    owners.into_iter().for_each(|mut owners| owners.join());
+    books.drain(..).for_each(|piece| piece.release(heap));
+    host.check();
+}
+
+struct Figures {
+    before: Memory,
+    peak: u64,
+    decay: Duration,
+}
+
+/// Waits until resident memory has fallen as far as it must, or the time is up.
+fn judge(heap: &'static Heap, variant: Variant, survivors: &[Piece], figures: &Figures) {
+    let released = Instant::now();
+    let bound = pages_of(survivors) * PAGE as u64 + ALLOWANCE;
+    if variant == Variant::Now {
+        let given = bursar::purge();
+        assert!(given > figures.peak / 3, "purge() gave back {given} bytes");
+    }
+    let grace = if variant == Variant::Now {
+        Duration::ZERO
+    } else {
+        figures.decay + figures.decay / 4
+    };
+    let mut rng = SmallRng::seed_from_u64(5);
+    loop {
+        let resident = Memory::now().since(figures.before).anonymous;
+        let after = released.elapsed();
+        if resident <= bound || after > grace {
+            println!(
+                "from {} to {} KiB of {} allowed, {} ms after the release",
+                figures.peak >> 10,
+                resident >> 10,
+                bound >> 10,
+                after.as_millis()
+            );
+            assert!(
+                resident <= bound,
+                "{} KiB too many are resident\n{}",
+                (resident - bound) >> 10,
+                bursar::stats()
+            );
+            return;
+        }
+        match variant {
+            Variant::Active | Variant::Exited => light_work(heap, &mut rng),
+            Variant::Background | Variant::Now | Variant::Owners => {}
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A program that does a little: half a MiB at a time.
+fn light_work(heap: &'static Heap, rng: &mut SmallRng) {
+    let powers = [(100, 4.0, 11.0), (4, 12.0, 16.0), (1, 18.1, 18.5)];
+    for (count, low, high) in powers {
+        let sizes = (0..count).map(|_| 2_f64.powf(rng.random_range(low..high)) as usize);
+        let blocks: Vec<_> = sizes
+            .map(|size| Filled::new(heap, layout(size, 8)))
+            .collect();
+        assert!(blocks.iter().all(Option::is_some), "memory can be had");
+    }
+}
+
+fn light_work_until(heap: &'static Heap, seed: u64, end: impl Fn() -> bool) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    while !end() {
+        light_work(heap, &mut rng);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn pages_of(pieces: &[Piece]) -> u64 {
+    let mut pages: Vec<usize> = pieces.iter().flat_map(Piece::pages).collect();
+    pages.sort_unstable();
+    pages.dedup();
+    pages.len() as u64
+}
