@@ -1,0 +1,51 @@
+//! After a peak of mixed blocks and the release of all but one in a hundred,
+//! resident memory falls to the pages that hold a live block plus 4 MiB,
+//! within the decay time.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use allocator_tests::process::Scenario;
+
+const PEAK_MIB: u64 = if cfg!(debug_assertions) { 256 } else { 2048 };
+const DECAY_MS: u64 = 1000;
+
+/// One at a time: each measures time, and needs gigabytes.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn peak(variant: &str, settings: &str) {
+    let _turn = TURN.lock().unwrap_or_else(|panicked| panicked.into_inner());
+    let printed = Scenario::new(env!("CARGO_BIN_EXE_bare"), "peak")
+        .argument(variant)
+        .argument(PEAK_MIB)
+        .argument(DECAY_MS)
+        .settings(&format!("decay_ms={DECAY_MS}{settings}"))
+        .patience(Duration::from_secs(120))
+        .succeed();
+    print!("{variant}: {printed}");
+}
+
+#[test]
+fn memory_goes_back_while_the_program_does_a_little() {
+    peak("active", "");
+}
+
+#[test]
+fn memory_goes_back_in_the_background_while_the_program_sleeps() {
+    peak("background", ",background");
+}
+
+#[test]
+fn memory_goes_back_at_once_when_asked() {
+    peak("now", "");
+}
+
+#[test]
+fn memory_of_threads_that_exited_goes_back() {
+    peak("exited", "");
+}
+
+#[test]
+fn memory_that_another_thread_freed_goes_back_once_its_owners_do_a_little() {
+    peak("owners", "");
+}
