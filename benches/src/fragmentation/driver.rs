@@ -5,13 +5,13 @@ use super::figures::{Figures, Records};
 use super::plan::Work;
 use super::plot;
 use super::record::Record;
-use super::report::{self, Result as RunResult};
+use super::report::{self, RunResult};
 use super::run::{self, Outcome};
 use crate::peers::{self, Peer};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -41,8 +41,8 @@ struct Command {
 pub fn main() -> ExitCode {
     let mut command = Command::parse();
     if command.smoke {
-        command.work.scale = 0.25;
-        command.work.live_mib = 64;
+        command.work.scale = 0.35;
+        command.work.live_mib = 96;
         command.allocators = vec!["bursar".to_owned(), "system".to_owned()];
     }
     match compare(&command) {
@@ -79,14 +79,19 @@ fn compare(command: &Command) -> Result<Vec<RunResult>, Box<dyn Error>> {
         let binary = binaries.get(peer.name);
         results.push(run_peer(peer, binary.map(PathBuf::as_path), command));
     }
-    print!("{}", report::tables(&results));
+    let mut stdout = io::stdout();
+    write!(stdout, "{}", report::tables(&results))?;
+    if !report::did_the_same_work(&results) {
+        return Err("the runs did different work: the figures do not compare".into());
+    }
     let (plot, figures) = (
         out.join("fragmentation.svg"),
         out.join("fragmentation.json"),
     );
     plot::draw(&plot, &results)?;
     std::fs::write(&figures, report::json(&command.work, &results)?)?;
-    println!("\nplot: {}\nfigures: {}", plot.display(), figures.display());
+    let (plot, figures) = (plot.display(), figures.display());
+    writeln!(stdout, "\nplot: {plot}\nfigures: {figures}")?;
     Ok(results)
 }
 

@@ -208,6 +208,7 @@ mod tests {
         Mark {
             phase,
             at_us,
+            rounds: 0,
             operations: at_us / 10,
             live_bytes,
             resident_bytes,

@@ -8,7 +8,7 @@
 use super::figures::Records;
 use super::plan::Phase;
 use super::record::Sample;
-use super::report::Result as RunResult;
+use super::report::RunResult;
 use plotters::coord::types::RangedCoordf64 as Linear;
 use plotters::prelude::*;
 use std::error::Error;
@@ -17,7 +17,7 @@ use std::path::Path;
 /// More points than this per line are not seen.
 const POINTS: usize = 800;
 /// The least part of the axis that a phase gets.
-const LEAST_WIDTH: f64 = 0.045;
+const LEAST_WIDTH: f64 = 0.05;
 const SIZE: (u32, u32) = (1280, 720);
 /// Okabe and Ito's palette, told apart by most eyes; bursar's line is first.
 const PALETTE: [RGBColor; 8] = [
@@ -120,8 +120,7 @@ pub fn draw(path: &Path, results: &[RunResult]) -> Result<(), Box<dyn Error>> {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .margin(32)
+        .position(SeriesLabelPosition::Coordinate(16, 24))
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .draw()?;
@@ -154,8 +153,11 @@ fn live_area(axis: &Axis, run: &Records) -> Polygon<(f64, f64)> {
 /// The points of a line; of several samples that would fall together, the
 /// highest, so that no peak is lost.
 fn line(axis: &Axis, run: &Records, bytes: fn(&Sample) -> u64) -> Vec<(f64, f64)> {
-    let stride = run.samples.len().div_ceil(POINTS).max(1);
-    let highest = run.samples.chunks(stride).filter_map(|samples| {
+    let mut all = run.samples.clone();
+    all.extend(run.marks.iter().map(Sample::from));
+    all.sort_by_key(|sample| sample.at_us);
+    let stride = all.len().div_ceil(POINTS).max(1);
+    let highest = all.chunks(stride).filter_map(|samples| {
         let sample = samples.iter().max_by_key(|s| bytes(s))?;
         Some((axis.place(run, sample)?, mib(bytes(sample))))
     });
@@ -180,6 +182,7 @@ mod tests {
         let marks = ends_us.iter().map(|&(phase, at_us)| Mark {
             phase,
             at_us,
+            rounds: 0,
             operations: 0,
             live_bytes: 0,
             resident_bytes: 0,

@@ -42,6 +42,8 @@ pub struct Mark {
     pub phase: Phase,
     /// Since the work began.
     pub at_us: u64,
+    /// Rounds done, of all phases.
+    pub rounds: u64,
     /// Allocations, frees and resizings so far.
     pub operations: u64,
     /// Requested bytes alive: exact.
@@ -54,6 +56,19 @@ pub struct Mark {
     pub user_us: u64,
     /// Processor time of all threads inside the kernel.
     pub system_us: u64,
+}
+
+impl From<&Mark> for Sample {
+    fn from(mark: &Mark) -> Self {
+        Self {
+            at_us: mark.at_us,
+            phase: mark.phase,
+            rounds: mark.rounds,
+            operations: mark.operations,
+            live_bytes: mark.live_bytes,
+            resident_bytes: mark.resident_bytes,
+        }
+    }
 }
 
 /// What is known once all is over.

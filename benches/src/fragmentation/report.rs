@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 /// One allocator's run.
 #[derive(Serialize)]
-pub struct Result {
+pub struct RunResult {
     /// The allocator.
     pub name: String,
     /// Its version.
@@ -34,7 +34,7 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct Entry<'a> {
     #[serde(flatten)]
-    result: &'a Result,
+    result: &'a RunResult,
     samples: &'a [Sample],
 }
 
@@ -42,7 +42,7 @@ struct Entry<'a> {
 ///
 /// # Errors
 /// If a figure is not a number, which the statistics exclude.
-pub fn json(work: &Work, results: &[Result]) -> serde_json::Result<String> {
+pub fn json(work: &Work, results: &[RunResult]) -> serde_json::Result<String> {
     let results = results.iter().map(|result| Entry {
         result,
         samples: &result.records.samples,
@@ -53,8 +53,19 @@ pub fn json(work: &Work, results: &[Result]) -> serde_json::Result<String> {
     })
 }
 
+/// Whether all runs that came to their end asked for the same: the same bytes
+/// were alive at the end of each phase, after the same number of operations.
+pub fn did_the_same_work(results: &[RunResult]) -> bool {
+    let finished = results.iter().filter(|r| r.outcome == Outcome::Finished);
+    let phases = finished.filter_map(|result| Some(&result.figures.as_ref()?.phases));
+    let work = phases.map(|phases| phases.iter().map(|p| (p.operations, p.live_bytes)));
+    let mut work = work.map(Iterator::collect::<Vec<_>>);
+    work.next()
+        .is_none_or(|first| work.all(|other| other == first))
+}
+
 /// The tables as they are printed.
-pub fn tables(results: &[Result]) -> String {
+pub fn tables(results: &[RunResult]) -> String {
     let mut text = String::new();
     section(&mut text, "Cost", cost(results));
     section(
@@ -80,7 +91,7 @@ fn section(text: &mut String, title: &str, table: Table) {
     let _ = writeln!(text, "\n{title}\n{table}");
 }
 
-fn cost(results: &[Result]) -> Table {
+fn cost(results: &[RunResult]) -> Table {
     let mut table = table(&[
         "",
         "wall s",
@@ -109,7 +120,7 @@ fn cost(results: &[Result]) -> Table {
     align(table, 1..6)
 }
 
-fn ratios(results: &[Result]) -> Table {
+fn ratios(results: &[RunResult]) -> Table {
     let phases = || Phase::ALL.into_iter().filter(|phase| phase.holds_blocks());
     let names = phases().map(Phase::name);
     let heads: Vec<&str> = std::iter::once("").chain(names).chain(["mean"]).collect();
@@ -128,7 +139,7 @@ fn ratios(results: &[Result]) -> Table {
     align(table, 1..heads.len())
 }
 
-fn released(results: &[Result]) -> Table {
+fn released(results: &[RunResult]) -> Table {
     let mut table = table(&[
         "",
         "at once",
@@ -149,7 +160,7 @@ fn released(results: &[Result]) -> Table {
     align(table, 1..5)
 }
 
-fn drifts(results: &[Result]) -> Table {
+fn drifts(results: &[RunResult]) -> Table {
     let mut table = table(&[
         "",
         "resident MiB/s",
@@ -177,7 +188,7 @@ fn drifts(results: &[Result]) -> Table {
 
 /// The cells of a result, or as many dashes if it has no figures.
 fn columns(
-    result: &Result,
+    result: &RunResult,
     count: usize,
     cells: impl FnOnce(&Figures) -> Vec<String>,
 ) -> Vec<String> {
@@ -219,8 +230,8 @@ mod tests {
     use super::*;
     use crate::fragmentation::figures::{Drift, PhaseFigures};
 
-    fn result(name: &str, outcome: Outcome, figures: Option<Figures>) -> Result {
-        Result {
+    fn result(name: &str, outcome: Outcome, figures: Option<Figures>) -> RunResult {
+        RunResult {
             name: name.to_owned(),
             version: "1".to_owned(),
             outcome,
@@ -275,6 +286,17 @@ mod tests {
         assert!(text.contains("died: signal: 9"), "{text}");
         assert_eq!(text.matches("alpha").count(), 4);
         assert_eq!(text.matches("beta").count(), 4);
+    }
+
+    #[test]
+    fn different_work_is_noticed() {
+        let mut other = figures();
+        other.phases[0].operations += 1;
+        let run = |figures| result("any", Outcome::Finished, Some(figures));
+        assert!(did_the_same_work(&[run(figures()), run(figures())]));
+        assert!(!did_the_same_work(&[run(figures()), run(other.clone())]));
+        let died = result("any", Outcome::Silent(60), Some(other));
+        assert!(did_the_same_work(&[run(figures()), died]));
     }
 
     #[test]

@@ -99,6 +99,7 @@ impl Sampler {
         self.emit(&Record::Mark(Mark {
             phase,
             at_us,
+            rounds: self.rounds.load(Relaxed),
             operations: ledger::operations(),
             live_bytes: ledger::live_bytes(),
             resident_bytes: field_bytes(rollup, b"Rss:")?,
