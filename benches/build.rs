@@ -41,8 +41,8 @@ fn refuse_checked_peers() {
     let defined = env::var("CXXFLAGS").is_ok_and(|flags| flags.contains("-DNDEBUG"));
     if env::var_os("CARGO_FEATURE_PEERS").is_some() && optimised && !defined {
         println!(
-            "cargo::error=the peers would be measured with their debug checks: run cargo inside \
-             benches/, or with --config benches/.cargo/config.toml"
+            "cargo::error=the peers would be measured with their debug checks: CXXFLAGS lacks \
+             -DNDEBUG, which the workspace's .cargo/config.toml sets"
         );
     }
 }

@@ -1,4 +1,40 @@
 //! Benchmarks of bursar beside the published allocators.
+//!
+//! | question | command | takes |
+//! |---|---|---|
+//! | what does one operation cost? | `cargo rows` | 5 minutes |
+//! | the same under criterion, with its history | `cargo bench -p bursar-benches --bench micro` | 15 minutes |
+//! | what do whole programs gain? | `cargo programs` | 20 minutes, as much again to build |
+//! | what stays resident? | `cargo run --profile bench -p bursar-benches --bin fragmentation` | see [`fragmentation`] |
+//!
+//! All run from anywhere in the workspace, whose `.cargo/config.toml` holds
+//! the two short names. The peers need a C and a C++ compiler.
+//!
+//! # One operation: [`micro`], [`interleave`]
+//!
+//! `cargo rows [FILTER]` calls `GlobalAlloc` directly on every allocator in
+//! one process, the allocators in turn for nine rounds, and prints medians
+//! and the ratio to the fastest peer with its spread: half the distance
+//! between the quartiles of the rounds' ratios. `--rounds`, `--sample-ms`,
+//! `--allocators bursar,mimalloc` and `--list` do what they say; the samples
+//! go to `bench-reports/rows.json` in the target directory.
+//!
+//! Layouts are constant where the row says so: fat link-time optimisation
+//! then folds them into the caller, as it does below `#[global_allocator]`.
+//!
+//! # Whole programs: [`programs`], `suite`
+//!
+//! `cargo programs [FILTER]` builds one binary for each allocator, runs each
+//! program in a process of its own, the allocators in turn, and prints wall
+//! time, processor time and peak resident memory as ratios to each peer, with
+//! their geometric means; the samples go to `bench-reports/programs.json`.
+//! Every run must compute what the others computed. `--lto off` builds
+//! in a minute instead of many, and inlines no allocator into its callers.
+//!
+//! # Does it run?
+//!
+//! `cargo rows --smoke`, `cargo programs --smoke` and `cargo bench -p
+//! bursar-benches --bench micro -- --test` run everything once, briefly.
 
 pub mod fragmentation;
 pub mod interleave;

@@ -31,12 +31,18 @@ pub fn nanoseconds(value: f64) -> String {
         v if v < 1e6 => (v / 1e3, " µs"),
         v => (v / 1e6, " ms"),
     };
-    let decimals = if scaled < 9.995 {
+    significant(scaled) + unit
+}
+
+/// Three significant digits, or all digits of a larger number.
+#[must_use]
+pub fn significant(value: f64) -> String {
+    let decimals = if value < 9.995 {
         2
     } else {
-        usize::from(scaled < 99.95)
+        usize::from(value < 99.95)
     };
-    format!("{scaled:.decimals$}{unit}")
+    format!("{value:.decimals$}")
 }
 
 /// A ratio and its spread in percent.
