@@ -15,8 +15,8 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 
-/// Without optimisation, only every so many sizes or alignments.
-const STRIDE: usize = if cfg!(debug_assertions) { 7 } else { 1 };
+/// Without optimisation, only every so many of the sizes beyond a page.
+const STRIDE: usize = if cfg!(debug_assertions) { 3 } else { 1 };
 
 fn alignments(up_to: usize) -> impl Iterator<Item = usize> {
     (0..=up_to.ilog2()).map(|power| 1 << power)
@@ -85,7 +85,7 @@ fn three_of_each(layouts: impl Iterator<Item = Layout>) {
 
 #[test]
 fn every_size_to_a_page_at_every_alignment_to_a_page() {
-    let sizes = (1..=4096).step_by(STRIDE);
+    let sizes = 1..=4096_usize;
     three_of_each(sizes.flat_map(|size| alignments(4096).map(move |align| layout(size, align))));
 }
 

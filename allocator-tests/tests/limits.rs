@@ -15,13 +15,13 @@ fn child(name: &str) -> Scenario {
     Scenario::new(env!("CARGO_BIN_EXE_child"), name).patience(Duration::from_secs(120))
 }
 
-/// At least half of what the limit permits can be had, in blocks that are a
+/// At least two fifths of what the limit permits can be had, in blocks that are a
 /// sixteenth of it and smaller.
 fn exhaust(resource: Resource, limit: u64) {
     child("exhaust")
         .limit(resource, limit)
         .argument(limit / 16)
-        .argument(limit / 2)
+        .argument(limit / 5 * 2)
         .succeed();
 }
 

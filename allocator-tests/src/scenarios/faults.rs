@@ -93,8 +93,8 @@ fn fault(host: &Host, arguments: &Arguments) {
         .expect("a program in which bursar is not installed");
     let plan = Plan {
         threads: 3,
-        operations: scaled(200_000, 8_000),
-        round: scaled(50_000, 4_000),
+        operations: scaled(30_000, 8_000),
+        round: scaled(10_000, 4_000),
         life: 2_000,
         blocks: 300,
         bytes: 32 << 20,

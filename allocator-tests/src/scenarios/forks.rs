@@ -79,7 +79,7 @@ fn fork_busy(host: &Host, _: &Arguments) {
     let mut theirs: Vec<Filled> = (0..BUSY)
         .flat_map(|_| receive.recv().expect("they send"))
         .collect();
-    for seed in 0..scaled(400, 40) {
+    for seed in 0..scaled(150, 40) {
         let fate = in_child(|| childhood(heap, take(&mut theirs), seed));
         assert_eq!(fate, Fate::Fine, "child {seed}");
     }

@@ -13,7 +13,7 @@ use nix::sys::mman::{
 };
 
 use super::{Arguments, Host, Run, scaled};
-use crate::blocks::{Heap, layout};
+use crate::blocks::{Filled, Heap, layout};
 use crate::pattern::verify_zero;
 use crate::shadow::{Block, Shadow};
 use crate::sizes::Mix;
@@ -83,9 +83,15 @@ fn steps(heap: &'static Heap, seed: u64, count: u64, must: bool) {
     steps_with(Vec::with_capacity(2 * MOST), heap, seed, count, must);
 }
 
-/// The same, with room for the shadow's books: no memory is needed besides the
-/// blocks.
-fn steps_with(books: Vec<Block>, heap: &'static Heap, seed: u64, count: u64, must: bool) {
+/// The same, with room for the shadow's books, which is returned: no memory is
+/// needed besides the blocks.
+fn steps_with(
+    books: Vec<Block>,
+    heap: &'static Heap,
+    seed: u64,
+    count: u64,
+    must: bool,
+) -> Vec<Block> {
     let mut generator = Generator::new(seed, Mix::EVEN, MOST);
     let mut shadow = Shadow::new(heap, seed, books);
     for _ in 0..count {
@@ -100,6 +106,7 @@ fn steps_with(books: Vec<Block>, heap: &'static Heap, seed: u64, count: u64, mus
         );
     }
     shadow.clear().unwrap_or_else(|fault| panic!("{fault}"));
+    shadow.into_blocks()
 }
 
 /// Takes all there is under a limit, in blocks from large to small, gives it
@@ -115,21 +122,36 @@ fn exhaust(host: &Host, arguments: &Arguments) {
         let barrier = Arc::clone(&barrier);
         move || {
             barrier.wait();
+            let block = Filled::new(heap, layout(10_000, 8));
+            assert!(
+                block.is_some(),
+                "null in another thread: {:?}",
+                bursar::last_failure()
+            );
             steps(heap, 3, 2_000, true);
         }
     });
     let take_all = || {
-        let sizes = [largest, largest / 4, 1 << 20, 100 << 10, 3_000, 200, 24];
+        let sizes = [
+            largest,
+            largest / 4,
+            1 << 20,
+            100 << 10,
+            10_000,
+            3_000,
+            200,
+            24,
+        ];
         sizes.map(|size| Chain::fill(host.heap, size, u64::MAX))
     };
     let all = take_all();
     let had: u64 = all.iter().map(|chain| chain.bytes).sum();
     let reason = bursar::last_failure().expect("a reason for the null");
-    steps_with(books, heap, 1, 2_000, false);
+    let books = steps_with(books, heap, 1, 2_000, false);
     drop(all);
     println!("{had} bytes were had, then: {reason}");
     assert!(had >= least, "only {had} bytes were had, not {least}");
-    steps(host.heap, 2, 2_000, true);
+    steps_with(books, heap, 2, 2_000, true);
     let again: u64 = take_all().iter().map(|chain| chain.bytes).sum();
     assert!(
         again >= had - had / 8,
