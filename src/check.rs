@@ -2,7 +2,7 @@
 //! `check`; meaningful only while no other thread allocates or frees.
 
 use crate::arena::bins::Bins;
-use crate::arena::ledger::Ledger;
+use crate::arena::ledger::{Ledger, Totals};
 use crate::arena::{Arena, Life, life};
 use crate::class::TABLE;
 use crate::extent::descriptor::{Head, Kind};
@@ -10,7 +10,7 @@ use crate::extent::{bits, fit, large};
 use crate::os::sync::Ordering::Relaxed;
 use crate::pool::DEFAULT;
 use crate::pool::region::Region;
-use crate::run::descriptor::{FULL, Run, empty_run};
+use crate::run::descriptor::{Run, empty_run};
 use crate::run::remote::State;
 use crate::units::{CHUNK_SLICES, SLICE};
 use core::fmt;
@@ -148,19 +148,21 @@ fn all_bins(arena: &'static Arena) -> impl Iterator<Item = &'static Bins> {
 
 /// All owners' live bytes together are what is alive.
 fn check_owners(report: CheckReport) -> Result<(), Violation> {
-    let mut live = (0_u64, 0_u64);
+    let mut totals = Totals::default();
     for arena in life::arenas() {
         for ledger in arena
             .ledgers
             .iter()
             .chain(core::iter::once(&arena.base_ledger))
         {
-            let totals = ledger.totals();
-            let blocks = totals.allocated_blocks.wrapping_sub(totals.freed_blocks);
-            let bytes = totals.allocated_bytes.wrapping_sub(totals.freed_bytes);
-            live = (live.0.wrapping_add(blocks), live.1.wrapping_add(bytes));
+            ledger.add_freed(&mut totals);
+            ledger.add_allocated(&mut totals);
         }
     }
+    let live = (
+        totals.allocated_blocks.wrapping_sub(totals.freed_blocks),
+        totals.allocated_bytes.wrapping_sub(totals.freed_bytes),
+    );
     equal(
         "owners' blocks sum up to the whole",
         0,
@@ -340,13 +342,8 @@ fn check_run(run: &Run) -> Result<u32, Violation> {
     )?;
     let live = run.used().checked_sub(waiting);
     equal("waiting slots are used", address, live.is_some(), true)?;
-    if run.owner.load(Relaxed) & FULL == 0 {
-        equal(
-            "a run without the flag is owned",
-            address,
-            run.remote.state() as u8,
-            0_u8,
-        )?;
+    if run.remote.state() == State::Full {
+        equal("a full run has no free slot", address, free, 0_u32)?;
     }
     Ok(live.unwrap_or(0))
 }
@@ -357,7 +354,8 @@ fn check_bins(bins: &Bins) -> Result<u64, Violation> {
     let mut listed = 0;
     for (class, row) in TABLE.iter().enumerate() {
         let mut previous = core::ptr::null::<Run>();
-        let mut has_current = bins.bin[class].current.get() == empty_run();
+        let current = bins.bin[class].current();
+        let mut has_current = core::ptr::eq(current, empty_run());
         for run in bins.runs(class) {
             let at = core::ptr::from_ref(run);
             equal(
@@ -375,8 +373,8 @@ fn check_bins(bins: &Bins) -> Result<u64, Violation> {
             equal(
                 "a listed run is not full",
                 at.addr(),
-                run.owner.load(Relaxed) & FULL,
-                0_usize,
+                run.remote.state() as u8,
+                0_u8,
             )?;
             equal(
                 "a listed run leads back",
@@ -384,7 +382,7 @@ fn check_bins(bins: &Bins) -> Result<u64, Violation> {
                 run.prev.get().addr(),
                 previous.addr(),
             )?;
-            has_current |= core::ptr::eq(bins.bin[class].current.get(), run);
+            has_current |= core::ptr::eq(current, run);
             previous = at;
             listed += 1;
         }

@@ -6,11 +6,12 @@
 
 use super::Arena;
 use super::counter::Counter;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Totals};
 use crate::class::{CLASSES, TABLE};
-use crate::os::sync::Ordering::Relaxed;
+use crate::os::sync::{AtomicPtr, Ordering::Relaxed};
 use crate::pool::AllocFailure;
-use crate::run::descriptor::{FLAGS, FULL, Run, Slot, TAGGED, empty_run};
+use crate::run::descriptor::{Run, Slot, TAGGED, empty_run};
+use crate::run::remote::State;
 use crate::units::{ClassIndex, OwnerTag};
 use core::cell::Cell;
 use core::ptr::{null, null_mut};
@@ -18,26 +19,44 @@ use core::ptr::{null, null_mut};
 /// One size class.
 #[repr(C)]
 pub(crate) struct Bin {
-    /// The run that serves the next request; never null.
-    pub(crate) current: Cell<*mut Run>,
+    /// The run that serves the next request; never null. Written by the owner, and by who wants it
+    /// to come through the slow path: see [`Bins::divert`].
+    current: AtomicPtr<Run>,
     /// Blocks allocated so far.
     pub(crate) allocated: Counter,
     /// Blocks freed so far, whoever allocated them.
     pub(crate) freed: Counter,
-    /// Runs of these bins that are not full, most recently filled up first.
+    /// Runs of these bins that are not full; the one that was full last comes first.
     pub(crate) list: Cell<*mut Run>,
 }
 
 impl Bin {
     const fn new() -> Bin {
         Bin {
-            current: Cell::new(empty_run()),
+            current: AtomicPtr::new(empty_run()),
             allocated: Counter::new(),
             freed: Counter::new(),
             list: Cell::new(null_mut()),
         }
     }
 }
+
+impl Bin {
+    /// The run that serves the next request.
+    #[inline(always)]
+    pub(crate) fn current(&self) -> *mut Run {
+        self.current.load(Relaxed)
+    }
+
+    /// Makes a run the one that serves the next request.
+    #[inline(always)]
+    pub(crate) fn set_current(&self, run: *mut Run) {
+        self.current.store(run, Relaxed);
+    }
+}
+
+/// Runs that may refuse an owner before a new one is opened for it.
+const MOST_REFUSALS: usize = 8;
 
 /// All size classes for one owner on one thread. Type-stable: a freer may follow a stale pointer.
 #[repr(C)]
@@ -97,83 +116,124 @@ impl Bins {
         }
     }
 
-    /// A slot of `class`, from a run that has one or a new one, which is then the current run.
-    /// Counts nothing.
+    /// A slot of `class` from a run that `accepts` it, or from a new one; that run is then the
+    /// current one. Counts nothing.
     ///
     /// # Safety
     /// The caller is the thread that has the arena.
-    pub(crate) unsafe fn take(&self, class: ClassIndex) -> Result<Slot, AllocFailure> {
+    pub(crate) unsafe fn take(
+        &self,
+        class: ClassIndex,
+        accepts: impl Fn(&Run) -> bool,
+    ) -> Result<Slot, AllocFailure> {
         let bin = self.bin(class);
-        // SAFETY: the current run is in the list, or the empty run, which gives nothing; the
-        // caller's promise.
+        // SAFETY: the caller's promise.
         unsafe {
-            let current = &*bin.current.get();
-            if bin.current.get() != empty_run()
-                && let Some(slot) = current.take_slot()
-            {
+            if let Some(slot) = self.take_from_list(bin, class, &accepts) {
                 return Ok(slot);
             }
-            if let Some(slot) = self.take_from_list(bin, class) {
-                return Ok(slot);
-            }
+            self.arena().tick();
             if self.arena().collect_notified()
-                && let Some(slot) = self.take_from_list(bin, class)
+                && let Some(slot) = self.take_from_list(bin, class, &accepts)
             {
                 return Ok(slot);
             }
         }
-        let run = match super::life::adopt_run(self, class) {
-            Some(run) => run,
-            None => Run::acquire(class, self.address(), self.tag())?,
-        };
-        // SAFETY: made or taken over just now, in no list; it is this thread's.
+        while let Some(run) = super::life::adopt_run(self, class) {
+            // SAFETY: taken over just now, in no list; it is this thread's.
+            unsafe {
+                self.link(run);
+                if let Some(slot) = self.take_from_list(bin, class, &accepts) {
+                    return Ok(slot);
+                }
+            }
+        }
+        let run = Run::acquire(class, self.address(), self.tag())?;
+        // SAFETY: made just now, in no list, and this thread's.
         unsafe {
             self.link(run);
-            bin.current.set(run);
-            match (*run).take_slot() {
-                Some(slot) => Ok(slot),
-                // Adopted without a free slot: it is parked when the list is gone through.
-                None => self.take(class),
-            }
+            bin.set_current(run);
+            // A run has slots: the table of its class says so.
+            (*run).take_slot().ok_or(AllocFailure::Metadata)
         }
     }
 
     /// A slot from the first run of the list that has a free one, else from the first that can be
-    /// extended: what was used before is used again before fresh pages are touched.
-    ///
-    /// A run that has neither is parked when it is met so for the second time: in a table whose
-    /// blocks come and go, one of its blocks will soon be freed.
+    /// extended: what was used before is used again before fresh pages are touched. Runs without
+    /// either leave the list.
     ///
     /// # Safety
     /// The caller is the thread that has the arena.
-    unsafe fn take_from_list(&self, bin: &Bin, class: ClassIndex) -> Option<Slot> {
-        let mut extensible: Option<&Run> = None;
+    unsafe fn take_from_list(
+        &self,
+        bin: &Bin,
+        class: ClassIndex,
+        accepts: &impl Fn(&Run) -> bool,
+    ) -> Option<Slot> {
+        let mut found: Option<&Run> = None;
+        let mut refusals = 0;
         for run in self.runs(class.index()) {
-            if run.has_free() {
-                extensible = Some(run);
-                break;
-            }
-            if run.is_extensible() {
-                extensible = extensible.or(Some(run));
-            } else if run.struck.replace(true) {
+            if run.has_free() || run.is_extensible() {
+                if !accepts(run) {
+                    refusals += 1;
+                    if refusals == MOST_REFUSALS {
+                        break;
+                    }
+                } else if run.has_free() {
+                    found = Some(run);
+                    break;
+                } else {
+                    found = found.or(Some(run));
+                }
+            } else {
                 self.park(run);
             }
         }
-        let run = extensible?;
-        run.struck.set(false);
-        bin.current.set(core::ptr::from_ref(run).cast_mut());
+        let run = found?;
+        bin.set_current(core::ptr::from_ref(run).cast_mut());
         // SAFETY: the run is in the list, and the caller has the arena.
         unsafe { run.take_slot() }
     }
 
     /// Takes a run without a free slot out of the list, unless one is freed just now.
+    ///
+    /// Once the run is full, whoever frees its last block may have it given back: by then nothing
+    /// here may point to it.
     fn park(&self, run: &Run) {
-        if run.remote.try_mark_full() {
-            // A freer that sees `Full` before the flag merely takes the longer way.
-            run.owner.fetch_or(FULL, Relaxed);
-            // SAFETY: the run is in this bin's list.
-            unsafe { self.unlink(run) };
+        // SAFETY: the run is in the list of these bins, and in no list once it was taken out.
+        unsafe {
+            self.unlink(run);
+            if run.is_kept() {
+                self.arena().forget(run);
+            }
+            if !run.remote.try_mark_full() {
+                self.link(core::ptr::from_ref(run).cast_mut());
+            }
         }
+    }
+
+    /// A block was freed in a run whose free list was empty: if the run was full, takes it up
+    /// again. False if another thread was faster; the run comes back by way of the queue, and
+    /// until then this thread must leave its free list alone.
+    ///
+    /// # Safety
+    /// The run belongs to these bins, and the caller is the thread that has the arena.
+    pub(crate) unsafe fn unpark(&self, run: &Run) -> bool {
+        if run.remote.state() == State::Owned {
+            return true;
+        }
+        let taken_back = run.remote.try_take_back();
+        if taken_back {
+            // SAFETY: a full run is in no list.
+            unsafe { self.link(core::ptr::from_ref(run).cast_mut()) };
+        }
+        taken_back
+    }
+
+    /// Has the owner's next request of each class come through the slow path, where it looks after
+    /// its runs. By any thread; a store of the owner's at the same time wins, which does no harm.
+    pub(super) fn divert(&self) {
+        self.bin.iter().for_each(|bin| bin.set_current(empty_run()));
     }
 
     /// Puts a run into its bin's list.
@@ -211,20 +271,8 @@ impl Bins {
                 next.prev.set(prev);
             }
         }
-        if core::ptr::eq(bin.current.get(), run) {
-            bin.current.set(empty_run());
-        }
-    }
-
-    /// Takes up again a run that was `Full` and is `Owned` now.
-    ///
-    /// # Safety
-    /// The run belongs to these bins and is in no list.
-    pub(crate) unsafe fn unpark(&self, run: *mut Run) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            (*run).owner.fetch_and(!FULL, Relaxed);
-            self.link(run);
+        if core::ptr::eq(bin.current(), run) {
+            bin.set_current(empty_run());
         }
     }
 
@@ -232,7 +280,6 @@ impl Bins {
     pub(crate) fn claim(&self, run: &Run) {
         let tagged = run.owner.load(Relaxed) & TAGGED;
         run.owner.store(self.address() | tagged, Relaxed);
-        debug_assert_eq!(self.address() & FLAGS, 0);
     }
 
     /// The runs of a bin's list. The run that was returned last may be unlinked.
@@ -246,20 +293,21 @@ impl Bins {
         })
     }
 
-    /// Blocks and bytes allocated and freed through these bins, per class summed up.
-    pub(crate) fn totals(&self) -> super::ledger::Totals {
-        let mut totals = super::ledger::Totals::default();
-        // All that was freed first: see `Totals`.
+    /// Adds what was freed through these bins.
+    pub(super) fn add_freed(&self, totals: &mut Totals) {
         for (bin, row) in self.bin.iter().zip(&TABLE) {
             let freed = bin.freed.get();
             totals.freed_blocks += freed;
             totals.freed_bytes += freed * u64::from(row.size);
         }
+    }
+
+    /// Adds what was allocated through these bins.
+    pub(super) fn add_allocated(&self, totals: &mut Totals) {
         for (bin, row) in self.bin.iter().zip(&TABLE) {
             let allocated = bin.allocated.get();
             totals.allocated_blocks += allocated;
             totals.allocated_bytes += allocated * u64::from(row.size);
         }
-        totals
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn allocate(class: ClassIndex, refill: impl FnOnce(ClassIndex) -> *mu
     // slot on its free list holds its link.
     unsafe {
         let bin = &(*current_bins::get()).bin(class);
-        let run = &*bin.current.get();
+        let run = &*bin.current();
         let slot = run.free.get();
         if slot.is_null() {
             return refill(class);
@@ -49,11 +49,15 @@ pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
             return slow::deallocate(block, class);
         }
         let bin = &(*bins).bin(class);
-        run.put_slot(block);
+        let was_empty = run.put_slot(block);
         bin.freed.bump();
+        let is_current = core::ptr::eq(bin.current(), run);
+        if was_empty && !is_current && !slow::unpark(&*bins, run) {
+            return;
+        }
         if run.surplus.get() >= 0 {
-            bin.current.set(core::ptr::from_ref(run).cast_mut());
-        } else if run.is_unused() && (run.is_wide() || !core::ptr::eq(bin.current.get(), run)) {
+            bin.set_current(core::ptr::from_ref(run).cast_mut());
+        } else if run.is_unused() && (run.is_wide() || !is_current) {
             slow::retire(run);
         }
     }

@@ -35,7 +35,7 @@ impl Arena {
 /// A large block for the current owner; null if memory cannot be had.
 pub(crate) fn allocate(size: usize, align: usize, zeroing: Zeroing) -> *mut u8 {
     with_arena(|arena| {
-        arena.tick();
+        arena.tick_now_and_then();
         let tag = arena.current().tag();
         match large::reuse_or_allocate(&arena.places, size, align, tag, zeroing) {
             Ok(block) => {
@@ -64,7 +64,7 @@ pub(crate) unsafe fn deallocate(block: *mut u8) {
                 large.keep_or_release(&arena.places);
             }
         }
-        arena.tick();
+        arena.tick_now_and_then();
     });
 }
 

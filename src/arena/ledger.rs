@@ -24,15 +24,6 @@ pub(crate) struct Totals {
     pub(crate) freed_bytes: u64,
 }
 
-impl core::ops::AddAssign for Totals {
-    fn add_assign(&mut self, other: Totals) {
-        self.allocated_blocks += other.allocated_blocks;
-        self.allocated_bytes += other.allocated_bytes;
-        self.freed_blocks += other.freed_blocks;
-        self.freed_bytes += other.freed_bytes;
-    }
-}
-
 /// One owner on one thread. Type-stable.
 #[repr(C, align(128))]
 pub(crate) struct Ledger {
@@ -88,16 +79,22 @@ impl Ledger {
         self.freed_bytes.add(bytes as u64);
     }
 
-    /// All counts of this owner on this thread.
-    pub(crate) fn totals(&self) -> Totals {
-        let freed_blocks = self.freed_blocks.get();
-        let freed_bytes = self.freed_bytes.get();
-        let mut totals = self.bins().map_or_else(Totals::default, Bins::totals);
-        totals.freed_blocks += freed_blocks;
-        totals.freed_bytes += freed_bytes;
+    /// Adds what this owner freed on this thread.
+    pub(crate) fn add_freed(&self, totals: &mut Totals) {
+        totals.freed_blocks += self.freed_blocks.get();
+        totals.freed_bytes += self.freed_bytes.get();
+        if let Some(bins) = self.bins() {
+            bins.add_freed(totals);
+        }
+    }
+
+    /// Adds what this owner allocated on this thread.
+    pub(crate) fn add_allocated(&self, totals: &mut Totals) {
         totals.allocated_blocks += self.allocated_blocks.get();
         totals.allocated_bytes += self.allocated_bytes.get();
-        totals
+        if let Some(bins) = self.bins() {
+            bins.add_allocated(totals);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::slow::publish;
 use super::{Arena, Life};
 use crate::config;
 use crate::extent::decay::DECAY;
+use crate::os::clock::coarse_millis;
 use crate::os::lock::Lock;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, Ordering::Relaxed};
 use crate::os::thread::{ExitKey, thread_word};
@@ -169,6 +170,7 @@ unsafe extern "C" fn thread_ends(_arena: *mut libc::c_void) {
     arena.current.set(&arena.base_ledger);
     arena.trim_now();
     orphan(arena);
+    DECAY.tick(&DEFAULT, coarse_millis());
 }
 
 /// Arenas that are asked in turn for a run that they can spare.

@@ -1,6 +1,6 @@
 //! Owners: whose scope a thread is in, what an owner holds, and moving a block to another.
 
-use super::ledger::Totals;
+use super::ledger::{Ledger, Totals};
 use super::life::{arenas, with_arena};
 use super::{large, slow};
 use crate::class::class_of_layout;
@@ -21,18 +21,27 @@ pub(crate) fn enter(tag: OwnerTag) -> Option<OwnerTag> {
     .flatten()
 }
 
-/// What `tag` allocated and freed on all threads so far. Exact when nobody does either.
+/// What `tag` allocated and freed on all threads so far. Exact when nobody does either; never
+/// freed more than allocated.
 pub(crate) fn totals(tag: OwnerTag) -> Totals {
     let mut totals = Totals::default();
+    for_ledgers(tag, |ledger| ledger.add_freed(&mut totals));
+    for_ledgers(tag, |ledger| ledger.add_allocated(&mut totals));
+    totals
+}
+
+fn for_ledgers(tag: OwnerTag, mut visit: impl FnMut(&'static Ledger)) {
     for arena in arenas() {
         if tag == OwnerTag::UNATTRIBUTED {
-            totals += arena.base_ledger.totals();
+            visit(&arena.base_ledger);
         } else {
-            let of_tag = arena.ledgers.iter().filter(|ledger| ledger.tag() == tag);
-            of_tag.for_each(|ledger| totals += ledger.totals());
+            arena
+                .ledgers
+                .iter()
+                .filter(|ledger| ledger.tag() == tag)
+                .for_each(&mut visit);
         }
     }
-    totals
 }
 
 /// The owner of a block.

@@ -6,9 +6,9 @@ use super::ledger::{Ledger, Ledgers};
 use super::orphans::Node;
 use crate::extent::decay::DECAY;
 use crate::extent::places::Places;
-use crate::os::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
+use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
 use crate::pool::{AllocFailure, DEFAULT};
-use crate::run::descriptor::{Run, Slot};
+use crate::run::descriptor::{Run, Slot, run_of};
 use crate::units::{ClassIndex, OwnerTag};
 use core::cell::Cell;
 use core::ptr::null_mut;
@@ -46,7 +46,11 @@ pub(crate) struct Arena {
     /// Spans of large blocks that this thread freed last.
     pub(super) places: Places,
     /// When the runs are looked through again, in milliseconds.
-    pub(super) trim_due: Cell<u64>,
+    pub(super) trim_due: AtomicU64,
+    /// Another thread wants this one to look after its runs.
+    diverted: AtomicBool,
+    /// Calls of slow paths.
+    calls: Cell<u32>,
     /// The number of the last call for a purge that was heeded.
     pub(super) purge_heeded: Cell<u64>,
     /// Large blocks and their bytes, by this thread.
@@ -66,10 +70,10 @@ pub(crate) struct Arena {
 // took it off the stack, which synchronises; all else is atomic.
 unsafe impl Sync for Arena {}
 
-/// Unused runs that an arena keeps at most.
+/// Unused runs that an arena keeps at most, beside current ones that are not wide.
 pub(super) const KEPT: usize = 8;
-/// Touched bytes of unused runs that an arena keeps at most, beside runs that are current.
-const KEPT_BYTES: usize = crate::run::descriptor::WIDE;
+/// Touched bytes of those runs at most.
+const KEPT_BYTES: usize = KEPT * crate::run::descriptor::WIDE;
 /// A consumer that allocated this much on a thread gets bins of its own there.
 const OWN_BINS_BYTES: u64 = 4096;
 
@@ -87,7 +91,9 @@ impl Arena {
             current: Cell::new(core::ptr::null()),
             unused: [const { Cell::new(core::ptr::null()) }; KEPT],
             places: Places::new(),
-            trim_due: Cell::new(0),
+            trim_due: AtomicU64::new(0),
+            diverted: AtomicBool::new(false),
+            calls: Cell::new(0),
             purge_heeded: Cell::new(0),
             large_allocated: [const { Counter::new() }; 2],
             large_freed: [const { Counter::new() }; 2],
@@ -157,58 +163,49 @@ impl Arena {
 
     /// A block of `class` for the current owner, counted.
     pub(super) fn take(&'static self, class: ClassIndex) -> Result<Slot, AllocFailure> {
-        self.tick();
         let ledger = self.current();
         let Some(bins) = ledger.bins() else {
             return self.take_mixed(class, ledger);
         };
         // SAFETY: the caller has this arena.
-        let slot = unsafe { bins.take(class)? };
+        let slot = unsafe { bins.take(class, |_| true)? };
         bins.bin(class).allocated.bump();
+        self.tick_now_and_then();
         Ok(slot)
     }
 
     /// The same for an owner without bins of its own.
     #[cold]
     fn take_mixed(&'static self, class: ClassIndex, ledger: &Ledger) -> Result<Slot, AllocFailure> {
-        let size = class.row().size as usize;
-        loop {
-            // SAFETY: the caller has this arena.
-            let slot = unsafe { self.mixed.take(class)? };
-            let bin = &self.mixed.bin(class);
-            // SAFETY: a run that gave a slot is alive.
-            let run = unsafe { &*bin.current.get() };
-            let address = slot.address.as_ptr();
-            let side = run.install_side();
-            // SAFETY: the array is this run's.
-            let tagged = side.map(|side| unsafe {
-                side.as_ref()
-                    .set_tag(run.slot_of(address.addr()), ledger.tag())
-            });
-            if let Some(Ok(())) = tagged {
-                ledger.book_allocated(1, size);
-                bin.allocated.bump();
-                self.consider_own_bins(ledger);
-                return Ok(slot);
-            }
+        let tag = ledger.tag();
+        let accepts = |run: &Run| {
+            run.side().is_none_or(|side| {
+                // SAFETY: the array is the run's.
+                unsafe { side.as_ref().accepts(tag) }
+            })
+        };
+        // SAFETY: the caller has this arena.
+        let slot = unsafe { self.mixed.take(class, accepts)? };
+        let bin = self.mixed.bin(class);
+        // SAFETY: a slot that is handed out keeps its run alive.
+        let run = unsafe { &*run_of(slot.address.as_ptr(), class) };
+        let address = slot.address.as_ptr();
+        // SAFETY: the array is the run's, and accepts the tag.
+        let tagged = run.install_side().is_some_and(|side| unsafe {
+            side.as_ref()
+                .set_tag(run.slot_of(address.addr()), tag)
+                .is_ok()
+        });
+        if !tagged {
             // SAFETY: the slot was taken just now.
             unsafe { run.put_slot(address) };
-            if side.is_none() {
-                return Err(AllocFailure::Metadata);
-            }
-            // The palette is full: the run waits, in the list but behind the others, for blocks to
-            // be freed, and another one is opened in its place.
-            // SAFETY: a fresh run, in no list.
-            unsafe {
-                let fresh = Run::acquire(
-                    class,
-                    core::ptr::from_ref(&self.mixed).addr(),
-                    OwnerTag::UNATTRIBUTED,
-                )?;
-                self.mixed.link(fresh);
-                bin.current.set(fresh);
-            }
+            return Err(AllocFailure::Metadata);
         }
+        ledger.book_allocated(1, class.row().size as usize);
+        bin.allocated.bump();
+        self.consider_own_bins(ledger);
+        self.tick_now_and_then();
+        Ok(slot)
     }
 
     /// Gives an owner that has allocated enough here bins of its own. Without memory for them it
@@ -247,11 +244,24 @@ impl Arena {
         true
     }
 
-    /// What is due now and then: looking through the runs, and the pool's decay.
+    /// [`tick`](Self::tick), for slow paths that are not that slow: reads the clock at every 32nd
+    /// call.
     #[inline]
+    pub(super) fn tick_now_and_then(&'static self) {
+        let calls = self.calls.get().wrapping_add(1);
+        self.calls.set(calls);
+        if calls.is_multiple_of(32) || self.diverted.load(Relaxed) {
+            self.tick();
+        }
+    }
+
+    /// What is due now and then: looking through the runs, and the pool's decay.
     pub(super) fn tick(&'static self) {
         let now = crate::os::clock::coarse_millis();
-        if now >= self.trim_due.get() || PURGE_CALLS.load(Relaxed) != self.purge_heeded.get() {
+        self.diverted.store(false, Relaxed);
+        if now >= self.trim_due.load(Relaxed)
+            || PURGE_CALLS.load(Relaxed) != self.purge_heeded.get()
+        {
             self.trim_if_due(now);
         }
         DECAY.tick(&DEFAULT, now);
@@ -262,11 +272,7 @@ impl Arena {
     /// # Safety
     /// The caller has this arena; the run is in a list of these bins, which are the arena's.
     pub(super) unsafe fn retire(&self, bins: &Bins, run: &Run) {
-        if self
-            .unused
-            .iter()
-            .any(|kept| core::ptr::eq(kept.get(), run))
-        {
+        if run.is_kept() {
             return;
         }
         // What was taken into use again is forgotten, and what is left moves down.
@@ -275,12 +281,14 @@ impl Arena {
         for index in 0..KEPT {
             let other = self.unused[index].replace(core::ptr::null());
             // SAFETY: a run leaves this list before it is given back.
-            if let Some(alive) = unsafe { other.as_ref() }
-                && alive.is_unused()
-            {
-                bytes += alive.touched();
-                self.unused[kept].set(other);
-                kept += 1;
+            match unsafe { other.as_ref() } {
+                Some(alive) if alive.is_unused() => {
+                    bytes += alive.touched();
+                    self.unused[kept].set(other);
+                    kept += 1;
+                }
+                Some(in_use) => in_use.set_kept(false),
+                None => {}
             }
         }
         while kept > 0 && (bytes > KEPT_BYTES || kept == KEPT) {
@@ -302,6 +310,7 @@ impl Arena {
                 run.release();
             }
         } else {
+            run.set_kept(true);
             self.unused[kept].set(run);
         }
     }
@@ -323,6 +332,7 @@ impl Arena {
     pub(super) fn forget(&self, run: &Run) {
         for kept in &self.unused {
             if core::ptr::eq(kept.get(), run) {
+                run.set_kept(false);
                 kept.set(core::ptr::null());
             }
         }
@@ -346,9 +356,52 @@ impl Arena {
         }
     }
 
+    /// Has the arena's thread look after its runs with its next request.
+    pub(super) fn divert(&self) {
+        self.diverted.store(true, Relaxed);
+        self.base.divert();
+        self.ledgers
+            .iter()
+            .filter_map(Ledger::bins)
+            .for_each(Bins::divert);
+    }
+
     /// Takes up again the runs of which other threads have freed blocks. Those that have become
     /// unused are retired. Whether there were any.
     pub(super) fn collect_notified(&self) -> bool {
+        self.empty_queue(|run| {
+            // SAFETY: whoever empties the queue has its runs, and the caller has their bins.
+            unsafe {
+                (*run).collect();
+                let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
+                bins.link(run);
+                if (*run).is_unused() {
+                    self.retire(bins, &*run);
+                }
+            }
+        })
+    }
+
+    /// Gives the runs in the queue back of which all blocks were freed, whoever has the arena: its
+    /// thread may sleep for long.
+    pub(super) fn release_freed(&self) {
+        self.empty_queue(|run| {
+            // SAFETY: whoever empties the queue has its runs. In a full run every slot is a block,
+            // and when all of them wait, nobody is left who could free another.
+            unsafe {
+                if (*run).remote.count() == (*run).row().slots {
+                    // What the freers did to the run is seen before it is taken apart.
+                    (*run).remote.take((*run).start());
+                    (*run).release();
+                } else {
+                    self.notify(run);
+                }
+            }
+        });
+    }
+
+    /// Hands every run in the queue to `take`. Whether there were any.
+    fn empty_queue(&self, take: impl Fn(*mut Run)) -> bool {
         if self.notified.load(Relaxed).is_null() {
             return false;
         }
@@ -356,16 +409,9 @@ impl Arena {
         let mut next = self.notified.swap(null_mut(), Ordering::Acquire);
         while !next.is_null() {
             let run = next;
-            // SAFETY: whoever empties the queue has its runs.
-            unsafe {
-                next = (*run).notified_next.load(Relaxed);
-                (*run).collect();
-                let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
-                bins.unpark(run);
-                if (*run).is_unused() {
-                    self.retire(bins, &*run);
-                }
-            }
+            // SAFETY: runs in the queue are alive.
+            next = unsafe { (*run).notified_next.load(Relaxed) };
+            take(run);
         }
         true
     }

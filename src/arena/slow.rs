@@ -5,10 +5,9 @@ use super::bins::{Bins, empty_bins};
 use super::fast::current_bins;
 use super::{Arena, life};
 use crate::config;
-use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
 use crate::pool::AllocFailure;
-use crate::run::descriptor::{FULL, Run, Slot, run_of};
+use crate::run::descriptor::{Run, Slot, run_of};
 use crate::units::ClassIndex;
 use core::ptr::null_mut;
 
@@ -98,53 +97,55 @@ pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
                 side.as_ref().reset((*run).slot_of(block.addr()));
             }
             let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
-            if core::ptr::eq(bins.arena.get(), arena) && take_up(bins, run) {
+            if core::ptr::eq(bins.arena.get(), arena) {
                 free_here(arena, bins, &*run, block);
             } else {
                 free_remotely(run, block);
             }
-            arena.tick();
+            arena.tick_now_and_then();
         }
     });
 }
 
-/// Makes sure that a run of this thread's bins is in their list. False if another thread has put
-/// it into the queue of notified runs.
-///
-/// # Safety
-/// The caller has the arena of the bins, and a block of the run is alive.
-unsafe fn take_up(bins: &Bins, run: *mut Run) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if (*run).owner.load(Relaxed) & FULL == 0 {
-            return true;
-        }
-        let back = (*run).remote.try_take_back();
-        if back {
-            bins.unpark(run);
-        }
-        back
-    }
-}
-
-/// Takes back a block of a run in a list of this thread's bins.
+/// Takes back a block of a run of this thread's bins.
 ///
 /// # Safety
 /// As said, and the block was counted as freed.
 unsafe fn free_here(arena: &Arena, bins: &Bins, run: &Run, block: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
-        run.put_slot(block);
-        let bin = &bins.bin(run.head.class());
+        if run.put_slot(block) && !unpark(bins, run) {
+            return;
+        }
         if run.surplus.get() >= 0 {
-            bin.current.set(core::ptr::from_ref(run).cast_mut());
+            let current = core::ptr::from_ref(run).cast_mut();
+            bins.bin(run.head.class()).set_current(current);
         } else if run.is_unused() {
             arena.retire(bins, run);
         }
     }
 }
 
-/// Takes back a block of another thread's run, or of one that waits in the queue.
+/// A block was put on the free list of a run where it is alone: makes sure that the run is in the
+/// list of its bins. If another thread has the run, the block goes the way of that thread's, and
+/// the result is false.
+///
+/// # Safety
+/// The run belongs to these bins, which are this thread's.
+#[inline(never)]
+pub(super) unsafe fn unpark(bins: &Bins, run: &Run) -> bool {
+    // SAFETY: the caller's promise; the block was put on the list just now, and is alone there.
+    unsafe {
+        if bins.unpark(run) {
+            return true;
+        }
+        let block = run.take_only();
+        free_remotely(core::ptr::from_ref(run).cast_mut(), block);
+        false
+    }
+}
+
+/// Takes back a block of another thread's run.
 ///
 /// # Safety
 /// The block is the caller's, and was counted as freed.
@@ -170,6 +171,6 @@ pub(crate) fn retire(run: &Run) {
             let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
             arena.retire(bins, run);
         }
-        arena.tick();
+        arena.tick_now_and_then();
     });
 }

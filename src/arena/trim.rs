@@ -36,16 +36,18 @@ impl Arena {
     #[cold]
     pub(super) fn trim_if_due(&'static self, now: u64) {
         let calls = PURGE_CALLS.load(Relaxed);
+        let due = self.trim_due.load(Relaxed);
         if calls != self.purge_heeded.get() {
             self.purge_heeded.set(calls);
             self.trim(Zeal::All);
-        } else if self.trim_due.get() != 0 {
+        } else if due != 0 {
             // A thread that did not come by for a whole period has left everything idle.
-            let late = now - self.trim_due.get() > DECAY.period();
+            let late = now - due > DECAY.period();
             self.trim(if late { Zeal::All } else { Zeal::Idle });
             look_after_all(now);
         }
-        self.trim_due.set(now.saturating_add(DECAY.period()).max(1));
+        self.trim_due
+            .store(now.saturating_add(DECAY.period()).max(1), Relaxed);
     }
 
     /// Gives unused runs back before the thread ends.
@@ -80,24 +82,30 @@ impl Arena {
             if !run.remote.is_empty() {
                 run.collect();
             }
-            let idle = run.seen.get() == run.surplus.get();
+            let idle = run.seen.replace(run.surplus.get()) == run.surplus.get();
+            let looks = if idle {
+                run.looks.get().saturating_add(1)
+            } else {
+                0
+            };
+            run.looks.set(looks);
             if run.is_unused() && (idle || zeal != Zeal::Idle) {
                 self.forget(run);
                 self.give_back(run);
                 return 0;
             }
-            if zeal == Zeal::All || (zeal == Zeal::Idle && idle && !run.settled.get()) {
-                run.settled.set(true);
+            // Once: a run that stays as it is has nothing more to give.
+            if zeal == Zeal::All || (zeal == Zeal::Idle && looks == IDLE_LOOKS) {
                 return run.purge_unused() as u64;
-            }
-            if !idle {
-                run.seen.set(run.surplus.get());
-                run.settled.set(false);
             }
             0
         }
     }
 }
+
+/// A run that was seen so often without a change gives its free pages back: most of a decay time
+/// after the last change, since pages that are wanted again soon cost more than they hold.
+const IDLE_LOOKS: u8 = decay::PERIODS as u8 - 1;
 
 /// Gives spans back that an arena, whoever has it, has kept for a period, or all of them.
 fn release_kept(arena: &Arena, all: bool) {
@@ -119,7 +127,15 @@ fn look_after_all(now: u64) {
             .compare_exchange(due, next, Relaxed, Relaxed)
             .is_ok()
     {
-        life::arenas().for_each(|arena| release_kept(arena, false));
+        for arena in life::arenas() {
+            release_kept(arena, false);
+            arena.release_freed();
+            // Its thread takes only fast paths, or sleeps.
+            let due = arena.trim_due.load(Relaxed);
+            if due != 0 && due.saturating_add(DECAY.period()) < now {
+                arena.divert();
+            }
+        }
         life::with_orphans(|arena| {
             arena.trim(Zeal::Idle);
         });
@@ -130,7 +146,11 @@ fn look_after_all(now: u64) {
 pub(crate) fn purge() -> u64 {
     life::call_for_purge();
     let mut bytes = 0;
-    life::arenas().for_each(|arena| release_kept(arena, true));
+    for arena in life::arenas() {
+        release_kept(arena, true);
+        arena.release_freed();
+        arena.divert();
+    }
     life::with_orphans(|arena| bytes += arena.trim(Zeal::All));
     life::with_arena(|arena| {
         arena.purge_heeded.set(PURGE_CALLS.load(Relaxed));

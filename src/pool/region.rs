@@ -134,14 +134,14 @@ impl Region {
     /// space asks for it, at least `needed`. Called once, under the pool's growth lock.
     pub(super) fn reserve(&self, wanted: usize, needed: usize) -> Result<(), Refused> {
         let needed = round_up(needed.max(SMALLEST), CHUNK);
+        if needed > REGION - DATA_OFFSET {
+            return Err(Refused(libc::ENOMEM));
+        }
         let most = match process::address_space_limit() {
             Some(limit) => round_up((limit / 4) as usize, CHUNK).min(wanted),
             None => wanted,
         };
         let mut len = most.clamp(needed, REGION - DATA_OFFSET);
-        if len < needed {
-            return Err(Refused(libc::ENOMEM));
-        }
         loop {
             match self.reserve_exactly(len) {
                 Ok(()) => return Ok(()),

@@ -20,7 +20,7 @@ pub(crate) struct Run {
     pub(crate) head: Head,
     /// The free list.
     pub(crate) free: Cell<*mut FreeSlot>,
-    /// Address of the owner's bins, and flags in the low bits: see [`FULL`] and [`TAGGED`].
+    /// Address of the owner's bins, and in the lowest bit whether slots are [`TAGGED`].
     pub(crate) owner: AtomicUsize,
     /// Slots that are not the owner's to give, above [`dense`](Self::dense): negative in a run
     /// that is sparse. Waiting slots count until the owner takes them.
@@ -43,23 +43,22 @@ pub(crate) struct Run {
     available: Cell<u32>,
     /// `surplus` when the arena last looked.
     pub(crate) seen: Cell<i32>,
-    /// It had no free slot when the arena last looked for one.
-    pub(crate) struck: Cell<bool>,
-    /// Free pages were given back when `surplus` was `seen`.
-    pub(crate) settled: Cell<bool>,
+    /// How many times in a row the arena has seen that number.
+    pub(crate) looks: Cell<u8>,
     /// Units that are not extended read as zero.
     zero: Cell<bool>,
 }
 
-/// The owner found no free slot, and keeps the run in no list.
-pub(crate) const FULL: usize = 1;
-/// Some slots have a tag of their own.
-pub(crate) const TAGGED: usize = 2;
-/// Both flags.
-pub(crate) const FLAGS: usize = FULL | TAGGED;
+/// Some slots have a tag of their own: each free takes the slow path.
+pub(crate) const TAGGED: usize = 1;
 
-/// Bytes of a run that may stay touched while no block of it is alive.
-pub(crate) const WIDE: usize = 256 << 10;
+/// Bytes that a current run may hold touched while no block of it is alive, without its arena
+/// deciding on it.
+pub(crate) const WIDE: usize = 32 << 10;
+/// A flag of the head: more than [`WIDE`] bytes are touched.
+const WIDELY_TOUCHED: u8 = 1;
+/// A flag of the head: the arena keeps the run for when it is unused.
+const KEPT: u8 = 2;
 
 const_assert_eq!(size_of::<Run>(), DESCRIPTOR);
 const_assert!(core::mem::offset_of!(Run, remote) == 64);
@@ -94,8 +93,7 @@ pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
     side: AtomicPtr::new(null_mut()),
     available: Cell::new(0),
     seen: Cell::new(0),
-    struck: Cell::new(false),
-    settled: Cell::new(false),
+    looks: Cell::new(0),
     zero: Cell::new(false),
 });
 
@@ -158,8 +156,7 @@ impl Run {
         this.available.set(0);
         // No number of used slots: what was never looked at is not idle.
         this.seen.set(i32::MAX);
-        this.struck.set(false);
-        this.settled.set(false);
+        this.looks.set(0);
         this.zero.set(span.zero);
         head.set_kind(Kind::Run);
         Ok(run)
@@ -221,7 +218,7 @@ impl Run {
     /// Address of the bins that the run serves.
     #[inline]
     pub(crate) fn bins(&self) -> usize {
-        self.owner.load(Relaxed) & !FLAGS
+        self.owner.load(Relaxed) & !TAGGED
     }
 
     /// Slots that are available.
@@ -233,10 +230,22 @@ impl Run {
         self.available.set(available);
     }
 
-    /// Whether more than [`WIDE`] bytes of it are touched: too much to keep when it is unused.
+    /// Whether more than [`WIDE`] bytes of it are touched, and its arena has not decided yet to
+    /// keep it for when it is unused.
     #[inline(always)]
     pub(crate) fn is_wide(&self) -> bool {
-        self.head.flags() != 0
+        self.head.flags() == WIDELY_TOUCHED
+    }
+
+    /// Whether its arena keeps it for when it is unused.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.head.flags() & KEPT != 0
+    }
+
+    /// Notes whether its arena keeps it for when it is unused.
+    pub(crate) fn set_kept(&self, kept: bool) {
+        let others = self.head.flags() & !KEPT;
+        self.head.set_flags(others | if kept { KEPT } else { 0 });
     }
 
     /// Units that are extended, a bit each.
@@ -246,7 +255,12 @@ impl Run {
 
     pub(super) fn set_extended(&self, extended: u64) {
         self.extended.store(extended, Relaxed);
-        self.head.set_flags(u8::from(self.touched() > WIDE));
+        let wide = if self.touched() > WIDE {
+            WIDELY_TOUCHED
+        } else {
+            0
+        };
+        self.head.set_flags(self.head.flags() & KEPT | wide);
     }
 
     /// Forgets that units which are not extended read as zero.
@@ -352,17 +366,28 @@ impl Run {
         Some(slot)
     }
 
-    /// Puts a slot on the free list.
+    /// Puts a slot on the free list. Whether the list was empty: the run may be full no longer.
     ///
     /// # Safety
     /// The caller is the run's owner, and the slot a block of it that nobody uses any more.
     #[inline(always)]
-    pub(crate) unsafe fn put_slot(&self, block: *mut u8) {
+    pub(crate) unsafe fn put_slot(&self, block: *mut u8) -> bool {
         let slot: *mut FreeSlot = block.cast();
+        let first = self.free.get();
         // SAFETY: the caller's promise.
-        unsafe { FreeSlot::link(slot, self.free.get()) };
+        unsafe { FreeSlot::link(slot, first) };
         self.free.set(slot);
         self.surplus.set(self.surplus.get() - 1);
+        first.is_null()
+    }
+
+    /// Takes the only slot off the free list again.
+    ///
+    /// # Safety
+    /// The caller has just put it there, and it is alone.
+    pub(crate) unsafe fn take_only(&self) -> *mut u8 {
+        self.surplus.set(self.surplus.get() + 1);
+        self.free.replace(null_mut()).cast()
     }
 
     /// Takes the blocks that other threads freed onto the free list.

@@ -168,7 +168,7 @@ impl Remote {
     }
 
     /// The state. A hint to all but who looks after the run.
-    #[cfg(any(test, feature = "check"))]
+    #[inline]
     pub(crate) fn state(&self) -> State {
         state(self.0.load(Ordering::Relaxed))
     }

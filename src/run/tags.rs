@@ -91,6 +91,14 @@ impl Side {
         Ok(())
     }
 
+    /// Whether the palette has `tag`, or room for it.
+    pub(crate) fn accepts(&self, tag: OwnerTag) -> bool {
+        (0..self.entries).any(|index| {
+            let found = self.entry(index).load(Relaxed);
+            found == VACANT || found == tag.0 + 1
+        })
+    }
+
     /// Gives `slot` back to the run's own tag.
     pub(crate) fn reset(&self, slot: SlotIndex) {
         self.index(slot).store(0, Relaxed);
@@ -143,6 +151,7 @@ mod tests {
         for owner in 1..MOST {
             side.set_tag(SlotIndex(owner), OwnerTag(owner)).unwrap();
         }
+        assert!(side.accepts(OwnerTag(3)) && !side.accepts(OwnerTag(MOST)));
         assert_eq!(side.set_tag(SlotIndex(0), OwnerTag(MOST)), Err(PaletteFull));
         assert_eq!(side.tag(SlotIndex(0)), OwnerTag(0), "nothing changed");
         // SAFETY: nobody reads it any more.
