@@ -162,7 +162,6 @@ impl Remote {
     }
 
     /// How many blocks wait. A hint, exact when nobody pushes.
-    #[cfg(feature = "check")]
     pub(crate) fn count(&self) -> u32 {
         count(self.0.load(Ordering::Relaxed))
     }
