@@ -165,6 +165,11 @@ fn a_thread_purges_only_when_asked_for() {
 }
 
 #[test]
+fn a_program_and_its_forked_child_each_start_the_purging_thread_once() {
+    child("start_background").succeed();
+}
+
+#[test]
 fn a_program_can_tell_whether_bursar_is_installed() {
     let bare = Scenario::new(env!("CARGO_BIN_EXE_bare"), "use").succeed();
     assert_eq!(bare, "1000 names, installed: false\n");

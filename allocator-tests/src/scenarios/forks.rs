@@ -43,10 +43,11 @@ fn work(heap: &'static Heap, seed: u64, steps: u64) {
 }
 
 /// What a child does at once: allocates and frees, frees blocks of threads
-/// that it does not have, starts threads of its own, and forks.
+/// that it does not have, purges, starts threads of its own, and forks.
 fn childhood(heap: &'static Heap, inherited: Vec<Filled>, seed: u64) {
     work(heap, seed, 2_000);
     drop(inherited);
+    bursar::purge();
     let threads = [1, 2].map(|i| thread::spawn(move || work(heap, seed + i, 1_000)));
     let left = thread::spawn(move || some_blocks(heap, seed, 300)).join();
     drop(left.unwrap_or_else(|panic| resume_unwind(panic)));

@@ -2,15 +2,19 @@
 
 use std::hint::black_box;
 
+use bursar::BackgroundError;
+
 use super::{Arguments, Host, Run};
 use crate::blocks::layout;
 use crate::pattern::verify_zero;
+use crate::process::{Fate, in_child};
 
 pub(super) const ALL: &[(&str, Run)] = &[
     ("use", make_use),
     ("junk", junk),
     ("background", background),
     ("reserved", reserved),
+    ("start_background", start_background),
 ];
 
 /// Allocates a little, says whether bursar is installed, and ends.
@@ -54,10 +58,29 @@ fn junk(host: &Host, _: &Arguments) {
 /// Says how many threads the program has after it has allocated.
 fn background(_: &Host, _: &Arguments) {
     let names: Vec<String> = (0..1_000).map(|i| i.to_string()).collect();
-    let tasks = std::fs::read_dir("/proc/self/task")
-        .expect("/proc is mounted")
-        .count();
-    println!("{} names, {tasks} threads", black_box(&names).len());
+    println!("{} names, {} threads", black_box(&names).len(), tasks());
+}
+
+fn tasks() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task");
+    tasks.expect("/proc is mounted").count()
+}
+
+/// A program starts the purging thread itself, once; a forked child has none
+/// until it starts its own.
+fn start_background(_: &Host, _: &Arguments) {
+    let start_one = || {
+        assert_eq!(tasks(), 1, "before it is started");
+        bursar::start_background().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(tasks(), 2, "after it was started");
+        let again = bursar::start_background();
+        assert!(matches!(again, Err(BackgroundError::Running)), "{again:?}");
+        assert_eq!(tasks(), 2, "after it was started again");
+    };
+    start_one();
+    for _ in 0..3 {
+        assert_eq!(in_child(start_one), Fate::Fine);
+    }
 }
 
 /// Says how much address space bursar has reserved.
