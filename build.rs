@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 /// Bytes of a slice, the unit in which runs and spans take address space.
-const SLICE: u64 = 64 << 10;
+const SLICE: u64 = 128 << 10;
 /// Sizes up to this are looked up in a table with one entry for each 8 bytes.
 const LOOKUP_MAX: u64 = 2 << 10;
 /// The largest size that is served from a run.

@@ -5,6 +5,7 @@ use crate::arena::bins::Bins;
 use crate::arena::ledger::{Ledger, Totals};
 use crate::arena::{Arena, Life, life};
 use crate::class::TABLE;
+use crate::extent::decay::DECAY;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::{bits, fit, large};
 use crate::os::sync::Ordering::Relaxed;
@@ -84,6 +85,8 @@ fn equal(
 pub fn check() -> Result<CheckReport, Violation> {
     // The caller's arena exists, and what other threads freed is where the walk looks for it.
     life::with_arena(|_| ());
+    // The background thread may go on; it waits here.
+    let _held = DECAY.hold();
     let mut report = CheckReport::default();
     let mut dirty = 0;
     for region in DEFAULT.regions() {

@@ -41,7 +41,6 @@ mod config;
 mod facade;
 #[cfg(not(loom))]
 mod stats;
-#[cfg(not(loom))]
 mod units;
 
 #[cfg(not(loom))]

@@ -312,5 +312,12 @@ impl fmt::Display for Size {
 
 /// Prints the table on standard error; the hook for `stats_at_exit`.
 pub(crate) extern "C" fn print_at_exit() {
-    let _ = write!(Stderr, "{}", Stats::take());
+    let stats = Stats::take();
+    if !crate::is_installed() {
+        let _ = writeln!(
+            Stderr,
+            "bursar is not installed as this program's allocator"
+        );
+    }
+    let _ = write!(Stderr, "{stats}");
 }

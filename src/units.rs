@@ -1,9 +1,10 @@
 //! Units as types: a number that counts slices is no number of bytes. A leaf; every layer uses it.
 
-/// Bytes of a slice: the unit in which runs and spans take address space.
+/// Bytes of a slice: the unit in which runs and spans take address space. 128 KiB: a descriptor of
+/// 128 bytes for each costs 0.1 % of the heap; only touched pages of a slice count.
 pub(crate) const SLICE: usize = 1 << SLICE_SHIFT;
 /// log2 of [`SLICE`].
-pub(crate) const SLICE_SHIFT: u32 = 16;
+pub(crate) const SLICE_SHIFT: u32 = 17;
 /// Slices of a chunk: its states fit one 64-bit word each.
 pub(crate) const CHUNK_SLICES: usize = 64;
 /// Bytes of a chunk, the unit in which a pool grows.

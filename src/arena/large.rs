@@ -64,7 +64,7 @@ pub(crate) unsafe fn deallocate(block: *mut u8) {
                 large.keep_or_release(&arena.places);
             }
         }
-        arena.tick_now_and_then();
+        arena.tick();
     });
 }
 

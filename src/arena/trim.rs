@@ -105,7 +105,7 @@ impl Arena {
 
 /// A run that was seen so often without a change gives its free pages back: most of a decay time
 /// after the last change, since pages that are wanted again soon cost more than they hold.
-const IDLE_LOOKS: u8 = decay::PERIODS as u8 - 1;
+const IDLE_LOOKS: u8 = decay::PERIODS as u8 - 2;
 
 /// Gives spans back that an arena, whoever has it, has kept for a period, or all of them.
 fn release_kept(arena: &Arena, all: bool) {
@@ -120,31 +120,31 @@ static ALL_DUE: AtomicU64 = AtomicU64::new(0);
 
 /// Does for other arenas what does not need their threads, and looks through those without one.
 fn look_after_all(now: u64) {
-    let due = ALL_DUE.load(Relaxed);
-    let next = now.saturating_add(DECAY.period());
-    if now >= due
-        && ALL_DUE
-            .compare_exchange(due, next, Relaxed, Relaxed)
-            .is_ok()
-    {
-        for arena in life::arenas() {
-            release_kept(arena, false);
-            arena.release_freed();
-            // Its thread takes only fast paths, or sleeps.
-            let due = arena.trim_due.load(Relaxed);
-            if due != 0 && due.saturating_add(DECAY.period()) < now {
-                arena.divert();
-            }
-        }
-        life::with_orphans(|arena| {
-            arena.trim(Zeal::Idle);
-        });
+    if now < ALL_DUE.load(Relaxed) {
+        return;
     }
+    let Some(_held) = DECAY.try_hold() else {
+        return;
+    };
+    ALL_DUE.store(now.saturating_add(DECAY.period()), Relaxed);
+    for arena in life::arenas() {
+        release_kept(arena, false);
+        arena.release_freed();
+        // Its thread takes only fast paths, or sleeps.
+        let due = arena.trim_due.load(Relaxed);
+        if due != 0 && due.saturating_add(DECAY.period()) < now {
+            arena.divert();
+        }
+    }
+    life::with_orphans(|arena| {
+        arena.trim(Zeal::Idle);
+    });
 }
 
 /// Gives everything that is free back to the system now. Returns the bytes.
 pub(crate) fn purge() -> u64 {
     life::call_for_purge();
+    let held = DECAY.hold();
     let mut bytes = 0;
     for arena in life::arenas() {
         release_kept(arena, true);
@@ -156,7 +156,7 @@ pub(crate) fn purge() -> u64 {
         arena.purge_heeded.set(PURGE_CALLS.load(Relaxed));
         bytes += arena.trim(Zeal::All);
     });
-    bytes + decay::purge_all(&DEFAULT)
+    bytes + decay::purge_all(&DEFAULT, &held)
 }
 
 /// Why the background thread could not be started.

@@ -9,13 +9,14 @@
 //! A purger claims what it purges like an allocation does, so nobody can be given a slice whose
 //! pages are just being taken away.
 
-use super::bits::spans;
+use super::bits::{mask, spans};
 use super::fit::{chunks, record, slots};
-use crate::os::lock::Lock;
+use crate::os::lock::{Guard, Lock};
 use crate::os::map;
+use crate::os::process::page_size;
 use crate::os::sync::{AtomicU64, Ordering::Relaxed};
 use crate::pool::Pool;
-use crate::pool::region::Region;
+use crate::pool::region::{DESCRIPTOR, Region, descriptor_address};
 use crate::units::SLICE;
 
 /// Periods of a decay time.
@@ -32,7 +33,8 @@ pub(crate) struct Decay {
     state: Lock<State>,
 }
 
-struct State {
+/// How far the current period has come.
+pub(crate) struct State {
     /// Ticks left in this period.
     left: u64,
     /// Aged slices to purge at a tick.
@@ -99,6 +101,16 @@ impl Decay {
         purge_aged(pool, most);
     }
 
+    /// Keeps everybody else from giving memory back until the guard is dropped.
+    pub(crate) fn hold(&self) -> Guard<'_, State> {
+        self.state.lock()
+    }
+
+    /// [`hold`](Self::hold), unless somebody else does.
+    pub(crate) fn try_hold(&self) -> Option<Guard<'_, State>> {
+        self.state.try_lock()
+    }
+
     /// Holds the decay still while the process forks.
     pub(crate) fn before_fork(&self) -> bool {
         self.state.lock_before_fork()
@@ -142,8 +154,9 @@ fn purge_aged(pool: &Pool, most: u64) {
     }
 }
 
-/// Purges everything that is free and dirty, now. Returns the bytes given back.
-pub(crate) fn purge_all(pool: &Pool) -> u64 {
+/// Purges everything that is free and dirty, now. Returns the bytes given back. The guard keeps
+/// others from doing the same.
+pub(crate) fn purge_all(pool: &Pool, _held: &Guard<'_, State>) -> u64 {
     let mut slices = 0;
     for region in pool.regions() {
         for chunk in chunks(region) {
@@ -160,15 +173,16 @@ pub(crate) fn purge_all(pool: &Pool) -> u64 {
 fn purge_in_chunk(pool: &Pool, region: &Region, chunk: usize, wanted: u64) -> u64 {
     let slots = slots(region, chunk);
     let record = record(region, chunk);
-    let taken = slots.claim_any(wanted);
+    // All that is free, so that descriptors can go where a whole page of them describes nothing.
+    let taken = slots.claim_any(u64::MAX);
     // Only the claimer changes the bits of a claimed slice, so this is stable now.
-    let dirty = taken & record.dirty.load(Relaxed);
+    let dirty = taken & wanted & record.dirty.load(Relaxed);
     let mut purged = 0;
     for (first, count) in spans(dirty) {
         let address = region.chunk_address(chunk) + first as usize * SLICE;
         // SAFETY: committed slices, claimed above, whose contents nobody wants.
         if unsafe { map::purge(address, count as usize * SLICE) }.is_ok() {
-            purged |= super::bits::mask(first, count);
+            purged |= mask(first, count);
         }
     }
     record.dirty.fetch_and(!purged, Relaxed);
@@ -177,9 +191,27 @@ fn purge_in_chunk(pool: &Pool, region: &Region, chunk: usize, wanted: u64) -> u6
     let count = u64::from(purged.count_ones());
     pool.counts.dirty.fetch_sub(count, Relaxed);
     pool.counts.purged.fetch_add(count, Relaxed);
+    purge_descriptors(region, chunk, taken, purged);
     if taken != 0 {
         slots.release(taken);
         region.lowest.lower(chunk);
     }
     count
+}
+
+/// Gives pages of descriptors back that describe only slices which were `taken`, if one of those
+/// was `purged` just now. A descriptor that reads as zero describes nothing.
+fn purge_descriptors(region: &Region, chunk: usize, taken: u64, purged: u64) {
+    let each = (page_size() / DESCRIPTOR) as u32;
+    if each > u64::BITS {
+        return;
+    }
+    for first in (0..u64::BITS).step_by(each as usize) {
+        let described = mask(first, each);
+        if taken & described == described && purged & described != 0 {
+            let slice = region.chunk_address(chunk) + first as usize * SLICE;
+            // SAFETY: the page describes slices that were claimed by the caller, and nothing else.
+            let _ = unsafe { map::purge(descriptor_address(slice), page_size()) };
+        }
+    }
 }

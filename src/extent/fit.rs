@@ -343,12 +343,28 @@ fn take_over(
     })
 }
 
+/// From this many bytes on it is cheaper to have the kernel take pages away, and bring back those
+/// that are touched, than to clear them.
+const TAKE_AWAY_MIN: usize = 4 << 20;
+
 /// Clears slices of a chunk that its claimer owns and has committed.
 fn fill_with_zero(chunk: usize, slices: u64) {
     for (first, count) in spans(slices) {
-        let address = chunk + first as usize * SLICE;
-        // SAFETY: committed slices of the claimer's own.
-        unsafe { core::ptr::write_bytes(address as *mut u8, 0, count as usize * SLICE) };
+        // SAFETY: committed slices of the claimer's own, whose contents nobody wants.
+        unsafe { clear(chunk + first as usize * SLICE, count as usize * SLICE) };
+    }
+}
+
+/// Makes whole pages read as zero.
+///
+/// # Safety
+/// Committed pages of the caller's, whose contents nobody wants.
+pub(super) unsafe fn clear(address: usize, len: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if len < TAKE_AWAY_MIN || map::purge(address, len).is_err() {
+            core::ptr::write_bytes(address as *mut u8, 0, len);
+        }
     }
 }
 
@@ -363,7 +379,7 @@ fn commit(pool: &Pool, region: &Region, first: usize, count: usize) -> Result<()
     let whole = unsafe { map::commit(address, len) };
     if whole.is_ok() && pool.huge_pages() {
         // SAFETY: committed just now.
-        unsafe { map::advise_huge(address, len) };
+        unsafe { map::advise_huge(address, len, true) };
     }
     if whole.is_err() {
         // SAFETY: as above.

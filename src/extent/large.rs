@@ -177,16 +177,29 @@ impl Large {
         let address = self.head.address();
         let slices = self.head.slices();
         if self.head.flags() & MOVED != 0 {
-            // SAFETY: the block's own slices. If the kernel refuses, its mappings stay split.
-            if unsafe { map::map_afresh(address, slices.bytes()) }.is_ok() {
-                contents = Contents::Zero;
-            }
+            // SAFETY: the block's own slices.
+            contents = unsafe { self.contents_left_in(address, slices) };
             MOVED_ALIVE.fetch_sub(1, Relaxed);
         }
         self.head.set_flags(0);
         self.head.clear();
         // SAFETY: the caller's promise.
         unsafe { fit::release(self.pool(), address, slices, contents) };
+    }
+
+    /// What slices hold that the block gives up: moved ones are mapped afresh. If the kernel
+    /// refuses that, the mappings stay split.
+    ///
+    /// # Safety
+    /// The block's own slices, whose contents nobody wants.
+    unsafe fn contents_left_in(&self, address: usize, slices: Slices) -> Contents {
+        let moved = self.head.flags() & MOVED != 0;
+        // SAFETY: the caller's promise.
+        if moved && unsafe { map::map_afresh(address, slices.bytes()) }.is_ok() {
+            Contents::Zero
+        } else {
+            Contents::Dirty
+        }
     }
 
     /// Makes the block `size` bytes without moving it; its bytes now, or `None` with nothing
@@ -205,12 +218,13 @@ impl Large {
                 return None;
             }
             self.head.set_slices(wanted);
-        } else if wanted < have && self.head.flags() & MOVED == 0 {
+        } else if wanted < have {
             self.head.set_slices(wanted);
-            let end = address + wanted.bytes();
+            let tail = (address + wanted.bytes(), Slices(have.0 - wanted.0));
             // SAFETY: the tail is the block's own, and nothing counts on it any more.
             unsafe {
-                fit::release(self.pool(), end, Slices(have.0 - wanted.0), Contents::Dirty);
+                let contents = self.contents_left_in(tail.0, tail.1);
+                fit::release(self.pool(), tail.0, tail.1, contents);
             }
         }
         self.bytes.store(bytes, Relaxed);

@@ -6,6 +6,7 @@
 //! lowest bit that the span has been there for a while.
 
 use crate::os::sync::{AtomicU64, Ordering};
+use crate::units::SLICE_SHIFT;
 
 /// How many spans a thread keeps at most.
 pub(crate) const PLACES: usize = 8;
@@ -37,7 +38,7 @@ impl Places {
             place.store(address as u64, Ordering::Release);
             return None;
         }
-        let victim = &self.0[(address >> 16) % PLACES];
+        let victim = &self.0[(address >> SLICE_SHIFT) % PLACES];
         let old = victim.swap(address as u64, Ordering::AcqRel) & !AGED;
         (old != 0).then_some(old as usize)
     }
@@ -100,7 +101,7 @@ mod models {
                 other.age(false, |_| left += 1);
                 left
             });
-            assert_eq!(places.put(1 << 16), None);
+            assert_eq!(places.put(1 << SLICE_SHIFT), None);
             let taken = places.take(|_| true).is_some();
             let left = thread.join().unwrap();
             let mut stayed = 0;
@@ -118,16 +119,19 @@ mod tests {
     fn keeps_ages_and_gives_way() {
         let places = Places::new();
         for span in 1..=PLACES {
-            assert_eq!(places.put(span << 16), None);
+            assert_eq!(places.put(span << SLICE_SHIFT), None);
         }
-        let gone = places.put(100 << 16);
+        let gone = places.put(100 << SLICE_SHIFT);
         assert!(gone.is_some(), "one has to leave");
-        assert_eq!(places.take(|span| span == 100 << 16), Some(100 << 16));
-        assert_eq!(places.take(|span| span == 100 << 16), None);
+        assert_eq!(
+            places.take(|span| span == 100 << SLICE_SHIFT),
+            Some(100 << SLICE_SHIFT)
+        );
+        assert_eq!(places.take(|span| span == 100 << SLICE_SHIFT), None);
         let mut left = 0;
         places.age(false, |_| left += 1);
         assert_eq!(left, 0, "each stays for one period");
-        places.put(200 << 16);
+        places.put(200 << SLICE_SHIFT);
         places.age(false, |_| left += 1);
         assert_eq!(left, PLACES - 1, "those that were marked leave");
         places.age(true, |_| left += 1);

@@ -96,15 +96,18 @@ pub(crate) unsafe fn purge(address: usize, len: usize) -> Result<(), Refused> {
     keeping_errno(|| unsafe { libc::madvise(address as *mut c_void, len, libc::MADV_DONTNEED) })
 }
 
-/// Asks for huge pages in a range.
+/// Asks for huge pages in a range, or for none even where the system gives them unasked.
 ///
 /// # Safety
-/// A committed range of ours.
-pub(crate) unsafe fn advise_huge(address: usize, len: usize) {
+/// A range of ours.
+pub(crate) unsafe fn advise_huge(address: usize, len: usize, wanted: bool) {
+    let advice = if wanted {
+        libc::MADV_HUGEPAGE
+    } else {
+        libc::MADV_NOHUGEPAGE
+    };
     // SAFETY: the caller's promise; a refusal changes nothing.
-    let _ = keeping_errno(|| unsafe {
-        libc::madvise(address as *mut c_void, len, libc::MADV_HUGEPAGE)
-    });
+    let _ = keeping_errno(|| unsafe { libc::madvise(address as *mut c_void, len, advice) });
 }
 
 /// Moves the pages of one range under another; the old range stays mapped and reads as zero.

@@ -4,7 +4,7 @@
 //! ```text
 //! base (aligned to the region slot)                                       base + 2^REGION_SHIFT
 //! | descriptors       | chunk records | longest | gap     | slices ...                        |
-//! | 128 B a slice     | 64 B a chunk  | 1 B     | (guard) | 64 KiB each, 64 to a chunk        |
+//! | 128 B a slice     | 64 B a chunk  | 1 B     | (guard) | SLICE each, 64 to a chunk         |
 //! ```
 //! Descriptors, records and slices are committed as the region grows. Where address space is
 //! limited only the parts that belong to a shorter range of slices are reserved, each at the place
@@ -37,7 +37,7 @@ const CHUNK_DESCRIPTORS: usize = CHUNK / SLICE * DESCRIPTOR;
 /// Regions that an address space has room for.
 pub(crate) const REGIONS: usize = 1 << (ADDRESS_BITS - REGION_SHIFT);
 /// The shortest range of slices that is worth a region.
-const SMALLEST: usize = 16 * CHUNK;
+const SMALLEST: usize = 8 * CHUNK;
 
 /// The descriptor of the slice that holds `address`. Meaningful only inside a region.
 #[inline(always)]
@@ -208,6 +208,11 @@ impl Region {
             }
             return result;
         }
+        for &(address, len) in parts.iter().filter(|part| part.1 != 0) {
+            // A huge page under a sparse heap makes megabytes resident for a few blocks.
+            // SAFETY: reserved just now.
+            unsafe { map::advise_huge(address, len, false) };
+        }
         self.reserved
             .store(parts.iter().map(|part| part.1).sum(), Ordering::Relaxed);
         self.end.store(end as u32, Ordering::Relaxed);
@@ -283,8 +288,8 @@ mod tests {
     #[test]
     fn a_region_can_be_short() {
         let region = Region::new();
-        region.reserve(64 << 20, 1 << 20).unwrap();
-        assert_eq!(region.end() - FIRST_CHUNK, (64 << 20) / CHUNK);
+        region.reserve(SMALLEST, 1 << 20).unwrap();
+        assert_eq!(region.end() - FIRST_CHUNK, SMALLEST / CHUNK);
         region
             .commit_descriptors(FIRST_CHUNK, FIRST_CHUNK + 3)
             .unwrap();
