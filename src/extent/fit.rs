@@ -324,7 +324,7 @@ fn take_over(
         if zeroed != wanted {
             zero = false;
             if zeroing == Zeroing::Whole {
-                fill_with_zero(region.chunk_address(chunk), wanted & !zeroed);
+                fill_with_zero(region.chunk_address(chunk), wanted & !zeroed, count);
             }
         }
         if zeroed != 0 {
@@ -343,26 +343,32 @@ fn take_over(
     })
 }
 
-/// From this many bytes on it is cheaper to have the kernel take pages away, and bring back those
-/// that are touched, than to clear them.
-const TAKE_AWAY_MIN: usize = 4 << 20;
+/// In spans of at least that many slices it is cheaper to have the kernel take pages away, and
+/// bring back those that are touched, than to clear them.
+const TAKE_AWAY_MIN: usize = (4 << 20) / SLICE;
 
-/// Clears slices of a chunk that its claimer owns and has committed.
-fn fill_with_zero(chunk: usize, slices: u64) {
-    for (first, count) in spans(slices) {
-        // SAFETY: committed slices of the claimer's own, whose contents nobody wants.
-        unsafe { clear(chunk + first as usize * SLICE, count as usize * SLICE) };
+/// Clears slices of a chunk that belong to a span of `count`, committed and its claimer's own.
+fn fill_with_zero(chunk: usize, slices: u64, count: usize) {
+    for (first, length) in spans(slices) {
+        // SAFETY: slices of the claimer's own, whose contents nobody wants.
+        unsafe {
+            clear(
+                chunk + first as usize * SLICE,
+                length as usize * SLICE,
+                count,
+            )
+        };
     }
 }
 
-/// Makes whole pages read as zero.
+/// Makes pages that belong to a span of `count` slices read as zero.
 ///
 /// # Safety
-/// Committed pages of the caller's, whose contents nobody wants.
-pub(super) unsafe fn clear(address: usize, len: usize) {
+/// Whole committed pages of the caller's, whose contents nobody wants.
+pub(super) unsafe fn clear(address: usize, len: usize, count: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        if len < TAKE_AWAY_MIN || map::purge(address, len).is_err() {
+        if count < TAKE_AWAY_MIN || map::purge(address, len).is_err() {
             core::ptr::write_bytes(address as *mut u8, 0, len);
         }
     }
