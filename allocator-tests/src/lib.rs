@@ -33,3 +33,4 @@ pub mod scenarios;
 pub mod shadow;
 pub mod sizes;
 pub mod stress;
+pub mod turns;

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn touched_memory_is_resident_and_anonymous() {
         let before = Memory::now();
-        let block = vec![1_u8; 32 << 20];
+        let block = std::hint::black_box(vec![1_u8; 32 << 20]);
         let grown = Memory::now().since(before);
         assert_eq!(block[block.len() - 1], 1);
         for figure in [grown.mapped, grown.resident, grown.anonymous, grown.peak] {

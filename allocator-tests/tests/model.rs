@@ -3,20 +3,17 @@
 
 use std::alloc::Layout;
 
-use allocator_tests::shadow::{Shadow, at_rest, disjoint};
+use allocator_tests::blocks::layout;
+use allocator_tests::shadow::{Fault, Shadow, at_rest, disjoint};
 use allocator_tests::sizes::Mix;
 use allocator_tests::stress::{Operation, Plan, run};
+use allocator_tests::turns::alone;
 use bursar::Bursar;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 /// Not installed: what is on its books is the tests' own.
 static HEAP: Bursar = Bursar::new();
-
-fn turn() -> std::sync::MutexGuard<'static, ()> {
-    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    TURN.lock().unwrap_or_else(|panicked| panicked.into_inner())
-}
 
 fn size() -> impl Strategy<Value = usize> {
     prop_oneof![
@@ -51,22 +48,53 @@ proptest! {
     /// whole, the books equal the shadow's and every invariant holds.
     #[test]
     fn any_sequence_of_steps_keeps_the_contract(steps in prop::collection::vec(operation(), 1..120)) {
-        let _turn = turn();
-        let mut shadow = Shadow::new(&HEAP, 1, Vec::new());
+        alone(|| all_is_well_with(&steps)).map_err(TestCaseError::fail)?;
+    }
+}
+
+/// What goes wrong in a sequence of steps; leaves nothing behind.
+fn all_is_well_with(steps: &[Operation]) -> Result<(), String> {
+    let mut shadow = Shadow::new(&HEAP, 1, Vec::new());
+    let mut apply = || {
         for step in steps {
-            let had = step.apply(&mut shadow).map_err(|fault| TestCaseError::fail(fault.to_string()))?;
-            prop_assert!(had, "null for {step:?}: {:?}", bursar::last_failure());
-            disjoint(shadow.blocks()).map_err(|fault| TestCaseError::fail(fault.to_string()))?;
+            if !step.apply(&mut shadow)? {
+                return Err(Fault::Null(layout(1, 1), bursar::last_failure()));
+            }
+            disjoint(shadow.blocks())?;
         }
-        let end = shadow.verify().and_then(|()| at_rest(shadow.blocks(), |ours| ours));
-        let cleared = shadow.clear().and_then(|()| at_rest(&[], |ours| ours));
-        end.and(cleared).map_err(|fault| TestCaseError::fail(fault.to_string()))?;
+        shadow.verify()?;
+        at_rest(shadow.blocks(), |ours| ours)
+    };
+    let first = apply();
+    let then = shadow.clear().and_then(|()| at_rest(&[], |ours| ours));
+    first.and(then).map_err(|fault| fault.to_string())
+}
+
+/// After each of the steps, not only after the last, nothing is amiss.
+fn all_is_well_after_each(steps: &[Operation]) {
+    for count in 1..=steps.len() {
+        let result = alone(|| all_is_well_with(&steps[..count]));
+        result.unwrap_or_else(|fault| panic!("after {:?}: {fault}", steps[count - 1]));
+    }
+}
+
+#[test]
+fn a_large_block_moves_and_then_shrinks() {
+    let block = |size| Operation::Allocate(layout(size, 8), false);
+    for size in [356_500, 3 << 20, 70_000, 100] {
+        all_is_well_after_each(&[
+            block(5 << 20),
+            block(5 << 20),
+            Operation::Reallocate(0, 6_247_444),
+            Operation::Reallocate(1, size),
+            Operation::Reallocate(1, 9 << 20),
+        ]);
     }
 }
 
 fn stress(plan: Plan) {
-    let _turn = turn();
-    let outcome = run(&HEAP, &plan, |ours| ours, |_| {}).unwrap_or_else(|fault| panic!("{fault}"));
+    let outcome = alone(|| run(&HEAP, &plan, |ours| ours, |_| {}));
+    let outcome = outcome.unwrap_or_else(|fault| panic!("{fault}"));
     assert!(outcome.operations >= plan.operations, "{outcome:?}");
     assert!(
         outcome.threads > plan.threads as u64,
