@@ -79,7 +79,9 @@ impl Arena {
     fn trim_run(&self, run: &Run, zeal: Zeal) -> u64 {
         // SAFETY: the caller has this arena, and the run is in a list of its bins.
         unsafe {
-            if !run.remote.is_empty() {
+            // What other threads emptied is not wanted here soon.
+            let emptied_by_others = !run.remote.is_empty();
+            if emptied_by_others {
                 run.collect();
             }
             let idle = run.seen.replace(run.surplus.get()) == run.surplus.get();
@@ -89,7 +91,7 @@ impl Arena {
                 0
             };
             run.looks.set(looks);
-            if run.is_unused() && (idle || zeal != Zeal::Idle) {
+            if run.is_unused() && (idle || emptied_by_others || zeal != Zeal::Idle) {
                 self.forget(run);
                 self.give_back(run);
                 return 0;

@@ -3,6 +3,7 @@
 use super::remote::{FreeSlot, Remote};
 use super::tags::Side;
 use crate::class::SizeClass;
+use crate::extent::bits::mask;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::fit::{self, Contents, Zeroing};
 use crate::os::process::page_size;
@@ -442,6 +443,7 @@ impl Run {
         let row = self.row();
         let size = row.size as usize;
         let page = page_size();
+        let shift = page.trailing_zeros();
         let pages = (SLICE / page) as u32;
         let start = self.start();
         loop {
@@ -454,10 +456,10 @@ impl Run {
             self.set_extended(extended);
             let (mut from, mut to) = touching(row, unit as usize * page, page);
             // Slots at either end may reach into a page that is not extended yet.
-            while from < to && slot_pages(from, size, page) & !extended != 0 {
+            while from < to && reaches_out(from, size, shift, extended) {
                 from += 1;
             }
-            while from < to && slot_pages(to - 1, size, page) & !extended != 0 {
+            while from < to && reaches_out(to - 1, size, shift, extended) {
                 to -= 1;
             }
             if from == to {
@@ -492,9 +494,16 @@ pub(super) fn touching(row: &SizeClass, offset: usize, len: usize) -> (u32, u32)
     (from, to)
 }
 
-/// The pages that a slot touches, a bit each.
-pub(super) fn slot_pages(slot: u32, size: usize, page: usize) -> u64 {
-    let first = slot as usize * size / page;
-    let last = (slot as usize * size + size - 1) / page;
-    (u64::MAX >> (63 - (last - first))) << first
+/// The first and the last page that a slot touches.
+#[inline]
+pub(super) fn slot_pages(slot: u32, size: usize, page_shift: u32) -> (usize, usize) {
+    let start = slot as usize * size;
+    (start >> page_shift, (start + size - 1) >> page_shift)
+}
+
+/// Whether a slot touches a page that is not among `pages`.
+#[inline]
+pub(super) fn reaches_out(slot: u32, size: usize, page_shift: u32, pages: u64) -> bool {
+    let (first, last) = slot_pages(slot, size, page_shift);
+    mask(first as u32, (last - first + 1) as u32) & !pages != 0
 }

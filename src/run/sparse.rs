@@ -1,6 +1,6 @@
 //! Giving wholly free pages of a living run back: resident memory follows live pages, not runs.
 
-use super::descriptor::{Run, slot_pages, touching};
+use super::descriptor::{Run, reaches_out, slot_pages, touching};
 use super::remote::FreeSlot;
 use crate::extent::bits::spans;
 use crate::os::map;
@@ -19,7 +19,9 @@ impl Run {
     pub(crate) unsafe fn purge_unused(&self) -> usize {
         // SAFETY: the caller's promise.
         unsafe { self.collect() };
-        if self.free.get().is_null() {
+        // Fewer free bytes than a page has cannot be a free page.
+        let free = (self.available() - self.used()) as usize;
+        if self.free.get().is_null() || free * (self.row().size as usize) < page_size() {
             return 0;
         }
         if self.unit_is_slot() {
@@ -60,6 +62,7 @@ impl Run {
         let row = self.row();
         let size = row.size as usize;
         let page = page_size();
+        let shift = page.trailing_zeros();
         let unused = self.unused_pages();
         if unused == 0 {
             return 0;
@@ -72,7 +75,7 @@ impl Run {
             // SAFETY: a slot on the free list holds its link.
             let next = unsafe { (*slot).next };
             let index = row.slot_of(slot.addr() - start).0;
-            if slot_pages(index, size, page) & unused == 0 {
+            if !reaches_out(index, size, shift, !unused) {
                 // SAFETY: the slot is free and the run the caller's.
                 unsafe { FreeSlot::link(slot, kept) };
                 kept = slot;
@@ -100,6 +103,7 @@ impl Run {
         let row = self.row();
         let size = row.size as usize;
         let page = page_size();
+        let shift = page.trailing_zeros();
         let start = self.start().addr();
         let extended = self.extended();
         // Free slots by page that they touch.
@@ -107,8 +111,9 @@ impl Run {
         let mut slot = self.free.get();
         while !slot.is_null() {
             let index = row.slot_of(slot.addr() - start).0;
-            for unit in bits(slot_pages(index, size, page)) {
-                free[unit] += 1;
+            let (first, last) = slot_pages(index, size, shift);
+            for unit in &mut free[first..=last] {
+                *unit += 1;
             }
             // SAFETY: a slot on the free list holds its link.
             slot = unsafe { (*slot).next };
@@ -116,7 +121,7 @@ impl Run {
         let mut unused = 0;
         for unit in bits(extended) {
             let (from, to) = touching(row, unit * page, page);
-            let reaching_out = |slot: u32| u32::from(slot_pages(slot, size, page) & !extended != 0);
+            let reaching_out = |slot: u32| u32::from(reaches_out(slot, size, shift, extended));
             // Only slots at either end reach into another page, and those that reach into one
             // which is not extended are not available, hence not used.
             let unavailable = if to - from <= 2 {
