@@ -187,7 +187,7 @@ impl Bursar {
                     return resized;
                 }
             }
-            let moved = owner::allocate_for_owner_of(block, old, || self.alloc(new));
+            let moved = owner::allocate_for_owner_of(block, old, new);
             if !moved.is_null() {
                 core::ptr::copy_nonoverlapping(block, moved, old.size().min(new.size()));
                 self.dealloc(block, old);

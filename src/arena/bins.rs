@@ -10,7 +10,7 @@ use super::ledger::{Ledger, Totals};
 use crate::class::{CLASSES, TABLE};
 use crate::os::sync::{AtomicPtr, Ordering::Relaxed};
 use crate::pool::AllocFailure;
-use crate::run::descriptor::{Run, Slot, TAGGED, empty_run};
+use crate::run::descriptor::{Run, Slot, empty_run};
 use crate::run::remote::State;
 use crate::units::{ClassIndex, OwnerTag};
 use core::cell::Cell;
@@ -170,6 +170,18 @@ impl Bins {
         class: ClassIndex,
         accepts: &impl Fn(&Run) -> bool,
     ) -> Option<Slot> {
+        while let Some(run) = self.find_in_list(class, accepts) {
+            bin.set_current(core::ptr::from_ref(run).cast_mut());
+            // A run whose last units hold no slot has none after all, and is parked next time.
+            // SAFETY: the run is in the list, and the caller has the arena.
+            if let Some(slot) = unsafe { run.take_slot() } {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    fn find_in_list(&self, class: ClassIndex, accepts: &impl Fn(&Run) -> bool) -> Option<&Run> {
         let mut found: Option<&Run> = None;
         let mut refusals = 0;
         for run in self.runs(class.index()) {
@@ -189,10 +201,7 @@ impl Bins {
                 self.park(run);
             }
         }
-        let run = found?;
-        bin.set_current(core::ptr::from_ref(run).cast_mut());
-        // SAFETY: the run is in the list, and the caller has the arena.
-        unsafe { run.take_slot() }
+        found
     }
 
     /// Takes a run without a free slot out of the list, unless one is freed just now.
@@ -278,8 +287,7 @@ impl Bins {
 
     /// Makes a run of another arena's bins, which is in no list, one of these.
     pub(crate) fn claim(&self, run: &Run) {
-        let tagged = run.owner.load(Relaxed) & TAGGED;
-        run.owner.store(self.address() | tagged, Relaxed);
+        run.set_bins(self.address());
     }
 
     /// The runs of a bin's list. The run that was returned last may be unlinked.

@@ -34,19 +34,28 @@ impl Arena {
 
 /// A large block for the current owner; null if memory cannot be had.
 pub(crate) fn allocate(size: usize, align: usize, zeroing: Zeroing) -> *mut u8 {
-    with_arena(|arena| {
-        arena.tick_now_and_then();
-        let tag = arena.current().tag();
-        match large::reuse_or_allocate(&arena.places, size, align, tag, zeroing) {
-            Ok(block) => {
-                // The current owner has a ledger, so this cannot fail.
-                arena.book_large_allocated(tag, 1, block.bytes);
-                core::ptr::with_exposed_provenance_mut(block.address)
-            }
-            Err(failure) => failed(failure),
+    with_arena(|arena| allocate_in(arena, size, align, zeroing))
+        .unwrap_or_else(|| failed(AllocFailure::Metadata))
+}
+
+/// A large block for the arena's current owner.
+pub(super) fn allocate_in(
+    arena: &'static Arena,
+    size: usize,
+    align: usize,
+    zeroing: Zeroing,
+) -> *mut u8 {
+    arena.tick_now_and_then();
+    let tag = arena.current().tag();
+    let allocate = || large::reuse_or_allocate(&arena.places, size, align, tag, zeroing);
+    match allocate().or_else(|failure| arena.reclaim(failure).and_then(|()| allocate())) {
+        Ok(block) => {
+            // The current owner has a ledger, so this cannot fail.
+            arena.book_large_allocated(tag, 1, block.bytes);
+            core::ptr::with_exposed_provenance_mut(block.address)
         }
-    })
-    .unwrap_or_else(|| failed(AllocFailure::Metadata))
+        Err(failure) => failed(failure),
+    }
 }
 
 /// Takes a large block back.

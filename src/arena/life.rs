@@ -65,6 +65,11 @@ pub(crate) fn with_arena<T>(work: impl FnOnce(&'static Arena) -> T) -> Option<T>
     Some(work(unsafe { &*arena }))
 }
 
+/// Whether the arena is this thread's, not one that it borrows for a call.
+pub(super) fn is_own(arena: &Arena) -> bool {
+    core::ptr::eq(own_arena::get(), arena)
+}
+
 #[cold]
 fn with_new_arena<T>(work: impl FnOnce(&'static Arena) -> T) -> Option<T> {
     start();
@@ -132,27 +137,35 @@ fn make() -> Option<&'static Arena> {
     }
 }
 
+/// How often a thread gives way to one that looks through an orphan's runs before it makes an
+/// arena of its own.
+const PATIENCE: usize = 64;
+
 /// Takes an arena that has no thread.
 fn take_orphan() -> Option<&'static Arena> {
     loop {
         let node = ORPHANS.pop()?;
         // SAFETY: only nodes of arenas are on the stack, and a node is an arena's first field.
         let arena = unsafe { &*core::ptr::from_ref::<Node>(node).cast::<Arena>() };
-        loop {
+        for _ in 0..PATIENCE {
             if arena.try_hold() {
                 return Some(arena);
             }
             if arena.life() == Life::Abandoned {
                 break;
             }
-            // Somebody looks through its runs, and will be done soon.
             crate::os::thread::give_way();
+        }
+        if arena.life() != Life::Abandoned {
+            ORPHANS.push(node);
+            return None;
         }
     }
 }
 
 /// Leaves an arena to whoever comes.
 fn orphan(arena: &'static Arena) {
+    arena.current.set(&arena.base_ledger);
     arena.let_go();
     ORPHANS.push(&arena.node);
 }
@@ -167,7 +180,6 @@ unsafe extern "C" fn thread_ends(_arena: *mut libc::c_void) {
     own_arena::set(ended());
     // SAFETY: the thread had it until now.
     let arena = unsafe { &*arena };
-    arena.current.set(&arena.base_ledger);
     arena.trim_now();
     orphan(arena);
     DECAY.tick(&DEFAULT, coarse_millis());
@@ -250,6 +262,8 @@ unsafe extern "C" fn after_fork_in_child() {
             arena.abandon();
         }
     }
+    // A thread that vanished between two steps may have left the search's hints behind.
+    crate::extent::fit::mend_hints(&DEFAULT);
     super::trim::forget_background();
 }
 

@@ -10,10 +10,11 @@ pub(crate) struct Node {
     next: AtomicU64,
 }
 
-/// The stack: address of the first node in units of 128 bytes, and 24 bits of version above it.
+/// The stack: address of the first node in units of 128 bytes, enough for 52-bit addresses, and 19
+/// bits of version above it.
 pub(crate) struct Stack(AtomicU64);
 
-const ADDRESS_BITS: u32 = 40;
+const ADDRESS_BITS: u32 = 45;
 const ADDRESS: u64 = (1 << ADDRESS_BITS) - 1;
 const UNIT_SHIFT: u32 = align_of::<Node>().trailing_zeros();
 

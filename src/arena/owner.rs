@@ -1,17 +1,22 @@
 //! Owners: whose scope a thread is in, what an owner holds, and moving a block to another.
 
 use super::ledger::{Ledger, Totals};
-use super::life::{arenas, with_arena};
+use super::life::{self, arenas, with_arena};
 use super::{large, slow};
 use crate::class::class_of_layout;
+use crate::extent::fit::Zeroing;
+use crate::pool::AllocFailure;
 use crate::run::descriptor::run_of;
 use crate::units::OwnerTag;
 use core::alloc::Layout;
 
 /// Makes `tag` the owner of what this thread allocates from now on. Returns the owner before, or
-/// `None`, with nothing changed, if there is no memory for a ledger.
+/// `None`, with nothing changed, if there is no memory for a ledger or the thread has ended.
 pub(crate) fn enter(tag: OwnerTag) -> Option<OwnerTag> {
     with_arena(|arena| {
+        if !life::is_own(arena) {
+            return None;
+        }
         let ledger = arena.ledger(tag)?;
         let before = arena.current().tag();
         arena.current.set(ledger);
@@ -97,26 +102,20 @@ pub(crate) unsafe fn retag(block: *mut u8, layout: Layout, to: OwnerTag) -> bool
     .unwrap_or(false)
 }
 
-/// Runs `allocate` in the scope of the owner of `block`, so that a block that moves keeps it. Null
-/// if there is no memory for a ledger.
+/// A block for the owner of `block`, which is about to move. Null if memory cannot be had.
 ///
 /// # Safety
-/// The block is alive and was allocated with this layout.
-pub(crate) unsafe fn allocate_for_owner_of(
-    block: *mut u8,
-    layout: Layout,
-    allocate: impl FnOnce() -> *mut u8,
-) -> *mut u8 {
+/// The block is alive and was allocated with layout `old`.
+pub(crate) unsafe fn allocate_for_owner_of(block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
     // SAFETY: the caller's promise.
-    let tag = unsafe { tag_of(block, layout) };
-    let current = with_arena(|arena| arena.current().tag());
-    if current == Some(tag) {
-        return allocate();
-    }
-    let Some(before) = enter(tag) else {
-        return slow::failed(crate::pool::AllocFailure::Metadata);
-    };
-    let moved = allocate();
-    enter(before);
-    moved
+    let tag = unsafe { tag_of(block, old) };
+    with_arena(|arena| match arena.ledger(tag) {
+        // The arena's own scope, not the thread's: a thread that has ended only borrows it.
+        Some(ledger) => arena.in_scope_of(ledger, || match class_of_layout(new) {
+            Some(class) => slow::allocate_in(arena, class),
+            None => large::allocate_in(arena, new.size(), new.align(), Zeroing::None),
+        }),
+        None => slow::failed(AllocFailure::Metadata),
+    })
+    .unwrap_or_else(|| slow::failed(AllocFailure::Metadata))
 }

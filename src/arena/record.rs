@@ -161,8 +161,23 @@ impl Arena {
         }
     }
 
+    /// Runs `work` with another owner's book as the current one.
+    pub(super) fn in_scope_of<T>(&self, ledger: &Ledger, work: impl FnOnce() -> T) -> T {
+        let before = self.current.replace(ledger);
+        let result = work();
+        self.current.set(before);
+        // The work may have given the other owner bins of its own, and let the fast paths use them.
+        super::slow::publish(self);
+        result
+    }
+
     /// A block of `class` for the current owner, counted.
     pub(super) fn take(&'static self, class: ClassIndex) -> Result<Slot, AllocFailure> {
+        let taken = self.take_once(class);
+        taken.or_else(|failure| self.reclaim(failure).and_then(|()| self.take_once(class)))
+    }
+
+    fn take_once(&'static self, class: ClassIndex) -> Result<Slot, AllocFailure> {
         let ledger = self.current();
         let Some(bins) = ledger.bins() else {
             return self.take_mixed(class, ledger);
@@ -181,7 +196,11 @@ impl Arena {
         let accepts = |run: &Run| {
             run.side().is_none_or(|side| {
                 // SAFETY: the array is the run's.
-                unsafe { side.as_ref().accepts(tag) }
+                let side = unsafe { side.as_ref() };
+                if run.is_unused() {
+                    side.vacate();
+                }
+                side.accepts(tag)
             })
         };
         // SAFETY: the caller has this arena.
@@ -358,7 +377,9 @@ impl Arena {
 
     /// Has the arena's thread look after its runs with its next request.
     pub(super) fn divert(&self) {
-        self.diverted.store(true, Relaxed);
+        if self.diverted.swap(true, Relaxed) {
+            return;
+        }
         self.base.divert();
         self.ledgers
             .iter()

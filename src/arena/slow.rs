@@ -7,7 +7,7 @@ use super::{Arena, life};
 use crate::config;
 use crate::os::thread::thread_word;
 use crate::pool::AllocFailure;
-use crate::run::descriptor::{Run, Slot, run_of};
+use crate::run::descriptor::{Run, run_of};
 use crate::units::ClassIndex;
 use core::ptr::null_mut;
 
@@ -23,8 +23,12 @@ pub(crate) fn failed(failure: AllocFailure) -> *mut u8 {
     null_mut()
 }
 
-/// Lets the fast paths use the bins of the arena's current owner, if it has any.
+/// Lets the fast paths use the bins of the arena's current owner, if it has any and the arena is
+/// the thread's own.
 pub(super) fn publish(arena: &Arena) {
+    if !life::is_own(arena) {
+        return;
+    }
     let bins = arena
         .current()
         .bins()
@@ -35,7 +39,13 @@ pub(super) fn publish(arena: &Arena) {
 
 /// A block of `class`, through the slow path.
 pub(crate) fn allocate(class: ClassIndex) -> *mut u8 {
-    match take(class) {
+    life::with_arena(|arena| allocate_in(arena, class))
+        .unwrap_or_else(|| failed(AllocFailure::Metadata))
+}
+
+/// A block of `class` for the arena's current owner.
+pub(super) fn allocate_in(arena: &'static Arena, class: ClassIndex) -> *mut u8 {
+    match arena.take(class) {
         Ok(slot) => {
             if config::junk() {
                 junk(slot.address.as_ptr(), class, JUNK_ALLOCATED);
@@ -48,7 +58,8 @@ pub(crate) fn allocate(class: ClassIndex) -> *mut u8 {
 
 /// A block of `class` that reads as zero; slots that do so already are not touched.
 pub(crate) fn allocate_zeroed(class: ClassIndex, size: usize) -> *mut u8 {
-    match take(class) {
+    let taken = life::with_arena(|arena| arena.take(class));
+    match taken.unwrap_or(Err(AllocFailure::Metadata)) {
         Ok(slot) => {
             if !slot.zero {
                 // SAFETY: the slot is the caller's and has room for `size` bytes.
@@ -58,10 +69,6 @@ pub(crate) fn allocate_zeroed(class: ClassIndex, size: usize) -> *mut u8 {
         }
         Err(failure) => failed(failure),
     }
-}
-
-fn take(class: ClassIndex) -> Result<Slot, AllocFailure> {
-    life::with_arena(|arena| arena.take(class)).unwrap_or(Err(AllocFailure::Metadata))
 }
 
 const JUNK_ALLOCATED: u8 = 0xa5;

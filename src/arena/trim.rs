@@ -16,7 +16,7 @@ use crate::extent::large;
 use crate::os::clock::coarse_millis;
 use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::os::thread;
-use crate::pool::DEFAULT;
+use crate::pool::{AllocFailure, DEFAULT};
 use crate::run::descriptor::Run;
 use core::fmt;
 
@@ -25,6 +25,8 @@ use core::fmt;
 enum Zeal {
     /// What has been idle for a period.
     Idle,
+    /// The same, where nobody has looked for so long that all is idle.
+    Late,
     /// Unused runs, idle or not.
     Unused,
     /// Everything.
@@ -43,7 +45,7 @@ impl Arena {
         } else if due != 0 {
             // A thread that did not come by for a whole period has left everything idle.
             let late = now - due > DECAY.period();
-            self.trim(if late { Zeal::All } else { Zeal::Idle });
+            self.trim(if late { Zeal::Late } else { Zeal::Idle });
             look_after_all(now);
         }
         self.trim_due
@@ -57,7 +59,7 @@ impl Arena {
 
     fn trim(&self, zeal: Zeal) -> u64 {
         self.collect_notified();
-        if zeal != Zeal::Idle {
+        if !matches!(zeal, Zeal::Idle | Zeal::Late) {
             release_kept(self, true);
         }
         let mut purged = self.trim_bins(&self.base, zeal) + self.trim_bins(&self.mixed, zeal);
@@ -84,24 +86,43 @@ impl Arena {
             if emptied_by_others {
                 run.collect();
             }
-            let idle = run.seen.replace(run.surplus.get()) == run.surplus.get();
-            let looks = if idle {
-                run.looks.get().saturating_add(1)
-            } else {
-                0
+            let same = run.seen.replace(run.surplus.get()) == run.surplus.get();
+            let before = if same { run.looks.get() } else { 0 };
+            let looks = match zeal {
+                Zeal::Late => IDLE_LOOKS.max(before.saturating_add(1)),
+                _ if same => before.saturating_add(1),
+                _ => 0,
             };
             run.looks.set(looks);
-            if run.is_unused() && (idle || emptied_by_others || zeal != Zeal::Idle) {
+            if run.is_unused() && (same || emptied_by_others || zeal != Zeal::Idle) {
                 self.forget(run);
                 self.give_back(run);
                 return 0;
             }
             // Once: a run that stays as it is has nothing more to give.
-            if zeal == Zeal::All || (zeal == Zeal::Idle && looks == IDLE_LOOKS) {
+            if zeal == Zeal::All || (zeal != Zeal::Unused && looks == IDLE_LOOKS) {
                 return run.purge_unused() as u64;
             }
             0
         }
+    }
+
+    /// After a failure for want of memory: gives back what is kept for reuse, by any arena. The
+    /// failure again where that cannot help.
+    #[cold]
+    pub(super) fn reclaim(&self, failure: AllocFailure) -> Result<(), AllocFailure> {
+        if !matches!(
+            failure,
+            AllocFailure::AddressSpace { .. } | AllocFailure::Commit { .. }
+        ) {
+            return Err(failure);
+        }
+        for arena in life::arenas() {
+            release_kept(arena, true);
+            arena.release_freed();
+        }
+        self.trim(Zeal::Unused);
+        Ok(())
     }
 }
 
@@ -145,6 +166,8 @@ fn look_after_all(now: u64) {
 
 /// Gives everything that is free back to the system now. Returns the bytes.
 pub(crate) fn purge() -> u64 {
+    // The thread's arena first: the process may have to be set up, which comes before this lock.
+    life::with_arena(|_| ());
     life::call_for_purge();
     let held = DECAY.hold();
     let mut bytes = 0;

@@ -77,6 +77,9 @@ impl Decay {
         let Some(mut state) = self.state.try_lock() else {
             return;
         };
+        if self.due.load(Relaxed) != due {
+            return;
+        }
         self.due.store(now.saturating_add(interval), Relaxed);
         if interval == u64::MAX || due == 0 {
             return;
@@ -131,6 +134,8 @@ fn begin_period(pool: &Pool) -> u64 {
             let dirty = record.dirty.load(Relaxed);
             if dirty | record.aged.load(Relaxed) != 0 {
                 record.aged.store(dirty, Relaxed);
+                // What was claimed meanwhile is not aged.
+                record.aged.fetch_and(record.dirty.load(Relaxed), Relaxed);
                 aged += u64::from(dirty.count_ones());
             }
         }
@@ -173,10 +178,9 @@ pub(crate) fn purge_all(pool: &Pool, _held: &Guard<'_, State>) -> u64 {
 fn purge_in_chunk(pool: &Pool, region: &Region, chunk: usize, wanted: u64) -> u64 {
     let slots = slots(region, chunk);
     let record = record(region, chunk);
-    // All that is free, so that descriptors can go where a whole page of them describes nothing.
-    let taken = slots.claim_any(u64::MAX);
+    let taken = slots.claim_any(wanted);
     // Only the claimer changes the bits of a claimed slice, so this is stable now.
-    let dirty = taken & wanted & record.dirty.load(Relaxed);
+    let dirty = taken & record.dirty.load(Relaxed);
     let mut purged = 0;
     for (first, count) in spans(dirty) {
         let address = region.chunk_address(chunk) + first as usize * SLICE;
@@ -199,19 +203,24 @@ fn purge_in_chunk(pool: &Pool, region: &Region, chunk: usize, wanted: u64) -> u6
     count
 }
 
-/// Gives pages of descriptors back that describe only slices which were `taken`, if one of those
-/// was `purged` just now. A descriptor that reads as zero describes nothing.
+/// Gives pages of descriptors back that describe only free slices, if one of those was `purged`
+/// just now. A descriptor that reads as zero describes nothing.
 fn purge_descriptors(region: &Region, chunk: usize, taken: u64, purged: u64) {
     let each = (page_size() / DESCRIPTOR) as u32;
     if each > u64::BITS {
         return;
     }
+    let slots = slots(region, chunk);
     for first in (0..u64::BITS).step_by(each as usize) {
         let described = mask(first, each);
-        if taken & described == described && purged & described != 0 {
-            let slice = region.chunk_address(chunk) + first as usize * SLICE;
-            // SAFETY: the page describes slices that were claimed by the caller, and nothing else.
-            let _ = unsafe { map::purge(descriptor_address(slice), page_size()) };
+        let others = described & !taken;
+        if purged & described == 0 || !slots.claim_exactly(others) {
+            continue;
         }
+        let slice = region.chunk_address(chunk) + first as usize * SLICE;
+        // SAFETY: the page describes slices that were claimed here and by the caller, and nothing
+        // else.
+        let _ = unsafe { map::purge(descriptor_address(slice), page_size()) };
+        slots.release(others);
     }
 }

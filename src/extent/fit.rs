@@ -467,6 +467,14 @@ pub(crate) fn extend(pool: &Pool, end: usize, more: Slices) -> bool {
     take_over(pool, region, first, more.0, Zeroing::None).is_ok()
 }
 
+/// Makes the hints of where free slices are agree with the words, while nobody else is here.
+pub(crate) fn mend_hints(pool: &Pool) {
+    for region in pool.regions() {
+        chunks(region).for_each(|chunk| slots(region, chunk).refresh());
+        region.lowest.lower(FIRST_CHUNK);
+    }
+}
+
 /// The chunks of a region that have a record.
 pub(crate) fn chunks(region: &Region) -> core::ops::Range<usize> {
     FIRST_CHUNK..region.grown()

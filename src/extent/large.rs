@@ -27,6 +27,8 @@ static MOVED_ALIVE: AtomicU32 = AtomicU32::new(0);
 #[repr(C)]
 pub(crate) struct Large {
     pub(crate) head: Head,
+    /// Where a run keeps what is no number: a reader of statistics may take one for the other.
+    unused: [usize; 5],
     bytes: AtomicUsize,
 }
 
@@ -66,7 +68,7 @@ pub(crate) fn allocate(
 fn describe(span: Span, bytes: usize, tag: OwnerTag) -> Block {
     // SAFETY: the span was claimed just now.
     let large = unsafe { of(span.address) };
-    large.head.describe(ClassIndex(u8::MAX), span.slices, tag);
+    large.head.describe(ClassIndex(0), span.slices, tag);
     large.bytes.store(bytes, Relaxed);
     large.head.set_kind(Kind::Large);
     Block {
@@ -173,32 +175,43 @@ impl Large {
     ///
     /// # Safety
     /// As there, and `contents` is true.
-    unsafe fn release_holding(&self, mut contents: Contents) {
+    unsafe fn release_holding(&self, contents: Contents) {
         let address = self.head.address();
         let slices = self.head.slices();
+        let mut left = Some(contents);
         if self.head.flags() & MOVED != 0 {
             // SAFETY: the block's own slices.
-            contents = unsafe { self.contents_left_in(address, slices) };
+            left = unsafe { self.contents_left_in(address, slices) };
             MOVED_ALIVE.fetch_sub(1, Relaxed);
         }
         self.head.set_flags(0);
+        let Some(contents) = left else {
+            return self.head.set_kind(Kind::Kept);
+        };
         self.head.clear();
         // SAFETY: the caller's promise.
         unsafe { fit::release(self.pool(), address, slices, contents) };
     }
 
-    /// What slices hold that the block gives up: moved ones are mapped afresh. If the kernel
-    /// refuses that, the mappings stay split.
+    /// What slices hold that the block gives up: moved ones are mapped afresh. `None` if the kernel
+    /// has unmapped them and does not map them again: they are lost.
     ///
     /// # Safety
     /// The block's own slices, whose contents nobody wants.
-    unsafe fn contents_left_in(&self, address: usize, slices: Slices) -> Contents {
-        let moved = self.head.flags() & MOVED != 0;
+    unsafe fn contents_left_in(&self, address: usize, slices: Slices) -> Option<Contents> {
+        if self.head.flags() & MOVED == 0 {
+            return Some(Contents::Dirty);
+        }
+        let huge = self.pool().huge_pages();
         // SAFETY: the caller's promise.
-        if moved && unsafe { map::map_afresh(address, slices.bytes()) }.is_ok() {
-            Contents::Zero
-        } else {
-            Contents::Dirty
+        unsafe {
+            match map::map_afresh(address, slices.bytes(), huge) {
+                Ok(()) => Some(Contents::Zero),
+                // The mappings stay split.
+                Err(_) => map::mend(address, slices.bytes())
+                    .ok()
+                    .map(|()| Contents::Dirty),
+            }
         }
     }
 
@@ -223,8 +236,10 @@ impl Large {
             let tail = (address + wanted.bytes(), Slices(have.0 - wanted.0));
             // SAFETY: the tail is the block's own, and nothing counts on it any more.
             unsafe {
-                let contents = self.contents_left_in(tail.0, tail.1);
-                fit::release(self.pool(), tail.0, tail.1, contents);
+                match self.contents_left_in(tail.0, tail.1) {
+                    Some(contents) => fit::release(self.pool(), tail.0, tail.1, contents),
+                    None => self.head.set_slices(have),
+                }
             }
         }
         self.bytes.store(bytes, Relaxed);
@@ -250,8 +265,14 @@ impl Large {
         let moved =
             unsafe { map::move_pages(self.head.address(), block.address, from.min(to).bytes()) };
         if moved.is_err() {
-            // SAFETY: nobody has seen it.
-            unsafe { new.release() };
+            // SAFETY: nobody has seen the new block, whose slices may have been unmapped. What
+            // cannot be mapped again is lost.
+            unsafe {
+                match map::mend(block.address, from.min(to).bytes()) {
+                    Ok(()) => new.release(),
+                    Err(_) => new.head.set_kind(Kind::Kept),
+                }
+            }
             return None;
         }
         new.head.set_flags(MOVED);

@@ -10,6 +10,8 @@ pub(crate) struct Refused(pub(crate) i32);
 
 const INJECTED: Refused = Refused(libc::ENOMEM);
 
+const READ_WRITE: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
+
 fn last_error() -> Refused {
     // SAFETY: every thread has its errno.
     Refused(unsafe { *libc::__errno_location() })
@@ -78,9 +80,8 @@ pub(crate) unsafe fn commit(address: usize, len: usize) -> Result<(), Refused> {
     if injected(Call::Commit) {
         return Err(INJECTED);
     }
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: the caller's promise.
-    keeping_errno(|| unsafe { libc::mprotect(address as *mut c_void, len, protection) })
+    keeping_errno(|| unsafe { libc::mprotect(address as *mut c_void, len, READ_WRITE) })
 }
 
 /// Gives the pages of a range back. `Ok` means that they read as zero from now on; where the
@@ -128,20 +129,31 @@ pub(crate) unsafe fn move_pages(old: usize, new: usize, len: usize) -> Result<()
 }
 
 /// Maps a range afresh, so that it merges with its neighbours again after pages were moved into
-/// it. It reads as zero.
+/// it. It reads as zero. `huge` is what was advised for the neighbours.
 ///
 /// # Safety
 /// A committed range of the caller's whose contents nobody wants.
-pub(crate) unsafe fn map_afresh(address: usize, len: usize) -> Result<(), Refused> {
+pub(crate) unsafe fn map_afresh(address: usize, len: usize, huge: bool) -> Result<(), Refused> {
     if injected(Call::Remap) {
         return Err(INJECTED);
     }
-    map_at(
-        address,
-        len,
-        libc::PROT_READ | libc::PROT_WRITE,
-        libc::MAP_FIXED,
-    )
+    map_at(address, len, READ_WRITE, libc::MAP_FIXED)?;
+    // SAFETY: mapped just now.
+    unsafe { advise_huge(address, len, huge) };
+    Ok(())
+}
+
+/// After a refusal to map or move pages into a range: the kernel may have unmapped it first. Makes
+/// sure that it is mapped.
+///
+/// # Safety
+/// A range of the caller's that was committed before.
+pub(crate) unsafe fn mend(address: usize, len: usize) -> Result<(), Refused> {
+    // Changing what is mapped as it should be changes nothing; a hole is an error.
+    // SAFETY: the caller's promise.
+    let whole =
+        keeping_errno(|| unsafe { libc::mprotect(address as *mut c_void, len, READ_WRITE) });
+    whole.or_else(|_| map_at(address, len, READ_WRITE, libc::MAP_FIXED_NOREPLACE))
 }
 
 /// Memory for our own records, for the life of the process, with an inaccessible page at either

@@ -36,7 +36,7 @@ pub(crate) const FIRST_CHUNK: usize = DATA_OFFSET / CHUNK;
 const CHUNK_DESCRIPTORS: usize = CHUNK / SLICE * DESCRIPTOR;
 /// Regions that an address space has room for.
 pub(crate) const REGIONS: usize = 1 << (ADDRESS_BITS - REGION_SHIFT);
-/// The shortest range of slices that is worth a region.
+/// The shortest range of slices that is worth a region, where it can be had.
 const SMALLEST: usize = 8 * CHUNK;
 
 /// The descriptor of the slice that holds `address`. Meaningful only inside a region.
@@ -131,9 +131,9 @@ impl Region {
     }
 
     /// Reserves the region with room for `wanted` bytes of slices, fewer if the limit on address
-    /// space asks for it, at least `needed`. Called once, under the pool's growth lock.
+    /// space asks for it or the kernel refuses, at least `needed`. Called once, under the pool's growth lock.
     pub(super) fn reserve(&self, wanted: usize, needed: usize) -> Result<(), Refused> {
-        let needed = round_up(needed.max(SMALLEST), CHUNK);
+        let needed = round_up(needed, CHUNK);
         if needed > REGION - DATA_OFFSET {
             return Err(Refused(libc::ENOMEM));
         }
@@ -141,7 +141,7 @@ impl Region {
             Some(limit) => round_up((limit / 4) as usize, CHUNK).min(wanted),
             None => wanted,
         };
-        let mut len = most.clamp(needed, REGION - DATA_OFFSET);
+        let mut len = most.max(SMALLEST).clamp(needed, REGION - DATA_OFFSET);
         loop {
             match self.reserve_exactly(len) {
                 Ok(()) => return Ok(()),
@@ -155,6 +155,7 @@ impl Region {
     fn reserve_exactly(&self, len: usize) -> Result<(), Refused> {
         let start = process::entropy() as usize;
         let mut refused = Refused(libc::ENOMEM);
+        let mut refusals = 0;
         for step in 0..REGIONS {
             let slot = (start.wrapping_add(step)) % REGIONS;
             if slot == 0 {
@@ -164,9 +165,13 @@ impl Region {
                 Ok(()) => return Ok(()),
                 // Something else is mapped there: the next slot.
                 Err(Refused(libc::EEXIST)) => {}
+                // It may end beyond what addresses there are, or a limit is reached.
                 Err(other) => {
                     refused = other;
-                    break;
+                    refusals += 1;
+                    if refusals > 1 && process::address_space_limit().is_some() {
+                        break;
+                    }
                 }
             }
         }

@@ -219,7 +219,16 @@ impl Run {
     /// Address of the bins that the run serves.
     #[inline]
     pub(crate) fn bins(&self) -> usize {
-        self.owner.load(Relaxed) & !TAGGED
+        // Acquire pairs with the Release in `set_bins`: the new owner's bins are seen.
+        self.owner.load(crate::os::sync::Ordering::Acquire) & !TAGGED
+    }
+
+    /// Gives the run to other bins, tagged or not as it is.
+    pub(crate) fn set_bins(&self, bins: usize) {
+        use crate::os::sync::Ordering::Release;
+        // One exchange, since another thread may be setting the flag. Release: see `bins`.
+        let set = |word: usize| Some(bins | word & TAGGED);
+        let _ = self.owner.fetch_update(Release, Relaxed, set);
     }
 
     /// Slots that are available.

@@ -133,10 +133,11 @@ impl Remote {
             };
             let next = state | ((word & COUNT_MASK) + COUNT_ONE) | head;
             // Release pairs with the Acquire in `take`: the link, and whatever this thread did to
-            // the block and booked for it before, is seen by who reuses the block.
+            // the block and booked for it before, is seen by who reuses the block. Acquire pairs
+            // with the Release in `try_mark_full`: who notifies sees whose run it is.
             match self
                 .0
-                .compare_exchange_weak(word, next, Ordering::Release, Ordering::Relaxed)
+                .compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(_) => return was_full,
                 Err(now) => word = now,

@@ -47,7 +47,7 @@ impl Run {
             let from = slot.addr().next_multiple_of(page);
             let to = (slot.addr() + size) & !(page - 1);
             // SAFETY: whole pages inside a free slot.
-            if unsafe { map::purge(from, to - from) }.is_ok() {
+            if to > from && unsafe { map::purge(from, to - from) }.is_ok() {
                 purged += to - from;
             }
             slot = next;

@@ -1,8 +1,8 @@
 //! Tags by slot, for runs whose blocks have several owners.
 //!
 //! A side array keeps one byte a slot out of line: an index into the run's palette of owners. The
-//! palette never grows in place, since a thread that frees may be reading it, and an entry is
-//! given up only with the whole array; the 256th owner opens another run. Entry 0 is the run's own
+//! palette never grows in place, since a thread that frees may be reading it, and entries
+//! are given up only when no block of the run is alive; the 256th owner opens another run. Entry 0 is the run's own
 //! tag, and every slot begins with it.
 
 use crate::os::sync::{AtomicU8, AtomicU32, Ordering::Relaxed};
@@ -27,9 +27,10 @@ const MOST: u32 = 256;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PaletteFull;
 
-/// Entries of the palette of a run with `slots` slots: the run's tag and one for each slot.
+/// Entries of the palette of a run with `slots` slots: the run's tag, and several for each slot,
+/// since owners come and go while others' blocks keep the run alive.
 fn entries(slots: u32) -> u32 {
-    (slots + 1).min(MOST)
+    (slots * 8 + 1).min(MOST)
 }
 
 fn bytes(slots: u32) -> usize {
@@ -97,6 +98,11 @@ impl Side {
             let found = self.entry(index).load(Relaxed);
             found == VACANT || found == tag.0 + 1
         })
+    }
+
+    /// Forgets all owners but the run's own. Only by who has the run, while no block of it is alive.
+    pub(crate) fn vacate(&self) {
+        (1..self.entries).for_each(|index| self.entry(index).store(VACANT, Relaxed));
     }
 
     /// Gives `slot` back to the run's own tag.
