@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use bursar::AllocFailure;
 use nix::sys::mman::{
     MapFlags, MlockAllFlags, ProtFlags, mlockall, mmap_anonymous, mprotect, munmap,
 };
@@ -117,20 +118,20 @@ fn exhaust(host: &Host, arguments: &Arguments) {
     // All that the program needs while there is no memory.
     let books = Vec::with_capacity(2 * MOST);
     let (heap, barrier) = (host.heap, Arc::new(Barrier::new(2)));
-    // Started first: its stack would not be had later.
+    // Started first, to its first block: its stack would not be had later.
     let other = thread::spawn({
         let barrier = Arc::clone(&barrier);
         move || {
+            drop(Filled::new(heap, layout(100, 8)));
             barrier.wait();
-            let block = Filled::new(heap, layout(10_000, 8));
-            assert!(
-                block.is_some(),
-                "null in another thread: {:?}",
-                bursar::last_failure()
-            );
+            barrier.wait();
+            // Told to main, which has memory to say so.
+            Filled::new(heap, layout(10_000, 8)).ok_or(bursar::last_failure())?;
             steps(heap, 3, 2_000, true);
+            Ok::<(), Option<AllocFailure>>(())
         }
     });
+    barrier.wait();
     let take_all = || {
         let sizes = [
             largest,
@@ -159,7 +160,8 @@ fn exhaust(host: &Host, arguments: &Arguments) {
     );
     bursar::purge();
     barrier.wait();
-    other.join().unwrap_or_else(|panic| resume_unwind(panic));
+    let other = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+    other.unwrap_or_else(|reason| panic!("null in another thread, because {reason:?}"));
     host.check();
 }
 
