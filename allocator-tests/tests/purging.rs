@@ -45,6 +45,7 @@ fn memory_of_threads_that_exited_goes_back() {
     peak("exited", "");
 }
 
+/// Here each of the four threads may keep some MiB of its own at hand.
 #[test]
 fn memory_that_another_thread_freed_goes_back_once_its_owners_do_a_little() {
     peak("owners", "");

@@ -24,6 +24,8 @@ pub(super) const ALL: &[(&str, Run)] = &[("peak", peak)];
 const PAGE: usize = 4096;
 /// What may be resident beyond the pages that hold a live block.
 const ALLOWANCE: u64 = 4 << 20;
+/// What each further thread may keep at hand while it works.
+const ALLOWANCE_OF_OWNER: u64 = 3 << 20;
 /// Of so many blocks, one survives.
 const SURVIVES_OF: usize = 100;
 /// Threads in the variants that have several.
@@ -238,7 +240,12 @@ struct Figures {
 /// Waits until resident memory has fallen as far as it must, or the time is up.
 fn judge(heap: &'static Heap, variant: Variant, survivors: &[Piece], figures: &Figures) {
     let released = Instant::now();
-    let bound = pages_of(survivors) * PAGE as u64 + ALLOWANCE;
+    let owners = if variant == Variant::Owners {
+        OWNERS as u64
+    } else {
+        0
+    };
+    let bound = pages_of(survivors) * PAGE as u64 + ALLOWANCE + owners * ALLOWANCE_OF_OWNER;
     if variant == Variant::Now {
         let given = bursar::purge();
         assert!(given > figures.peak / 3, "purge() gave back {given} bytes");
