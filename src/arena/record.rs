@@ -49,6 +49,8 @@ pub(crate) struct Arena {
     pub(super) trim_due: AtomicU64,
     /// Another thread wants this one to look after its runs.
     diverted: AtomicBool,
+    /// When what is kept was given back for want of memory, in milliseconds.
+    pub(super) reclaimed: Cell<u64>,
     /// Calls of slow paths.
     calls: Cell<u32>,
     /// The number of the last call for a purge that was heeded.
@@ -93,6 +95,7 @@ impl Arena {
             places: Places::new(),
             trim_due: AtomicU64::new(0),
             diverted: AtomicBool::new(false),
+            reclaimed: Cell::new(0),
             calls: Cell::new(0),
             purge_heeded: Cell::new(0),
             large_allocated: [const { Counter::new() }; 2],

@@ -117,6 +117,11 @@ impl Arena {
         ) {
             return Err(failure);
         }
+        // Where memory is short for long, each request would walk all runs in vain.
+        let now = coarse_millis();
+        if self.reclaimed.replace(now) == now {
+            return Err(failure);
+        }
         for arena in life::arenas() {
             release_kept(arena, true);
             arena.release_freed();
