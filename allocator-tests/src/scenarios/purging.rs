@@ -267,11 +267,13 @@ fn judge(heap: &'static Heap, variant: Variant, survivors: &[Piece], figures: &F
                 bound >> 10,
                 after.as_millis()
             );
+            let stats = bursar::stats().to_string();
+            let totals: Vec<_> = stats.lines().take(9).collect();
+            let excess = resident.saturating_sub(bound) >> 10;
             assert!(
-                resident <= bound,
-                "{} KiB too many are resident\n{}",
-                (resident - bound) >> 10,
-                bursar::stats()
+                excess == 0,
+                "{excess} KiB too many are resident\n{}",
+                totals.join("\n")
             );
             return;
         }
