@@ -19,10 +19,14 @@
 //! `--allocators bursar,mimalloc` and `--list` do what they say; the samples
 //! go to `bench-reports/rows.json` in the target directory.
 //!
+//! rpmalloc replaces `pthread_create` in every program that it is linked into,
+//! so it runs in a process of its own, in turn with the rest. Criterion shows
+//! it with `--features rpmalloc`, all threads then being rpmalloc's.
+//!
 //! Layouts are constant where the row says so: fat link-time optimisation
 //! then folds them into the caller, as it does below `#[global_allocator]`.
 //!
-//! # Whole programs: [`programs`], `suite`
+//! # Whole programs: [`programs`], [`suite`]
 //!
 //! `cargo programs [FILTER]` builds one binary for each allocator, runs each
 //! program in a process of its own, the allocators in turn, and prints wall
@@ -41,7 +45,7 @@ pub mod interleave;
 pub mod micro;
 pub mod peers;
 pub mod programs;
+pub mod remote;
 pub mod report;
 pub mod statistics;
-#[cfg(feature = "programs")]
 pub mod suite;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bursar_benches::peers::{self, Peer};
-use bursar_benches::programs::build::{self, Lto};
+use bursar_benches::programs::build::{self, Content, Lto};
 use bursar_benches::programs::tables::{self, Row};
 use bursar_benches::programs::{PROGRAMS, corpus, process};
 use bursar_benches::report;
@@ -50,9 +50,19 @@ struct Report {
 
 /// What does not change from run to run.
 struct Setup {
-    binaries: Vec<PathBuf>,
+    /// For each allocator a binary of the programs that only start; none if
+    /// no row asks for them.
+    start: Vec<PathBuf>,
+    /// For each allocator a binary of the programs that work, or none.
+    work: Vec<PathBuf>,
     corpus: PathBuf,
     divisor: usize,
+}
+
+impl Setup {
+    fn binaries(&self, row: &Row) -> &[PathBuf] {
+        if row.works { &self.work } else { &self.start }
+    }
 }
 
 fn main() -> ExitCode {
@@ -80,8 +90,17 @@ fn run(mut arguments: Arguments) -> Result<(), String> {
     let names: Vec<&str> = peers.iter().map(|peer| peer.name).collect();
     let mut rows = rows(&arguments.filter, names.len())?;
     let reports = report::directory().map_err(|error| error.to_string())?;
+    let directory = reports.join("binaries");
+    let build = |content, wanted| {
+        if wanted {
+            build::build(&names, content, arguments.lto, &directory)
+        } else {
+            Ok(vec![])
+        }
+    };
     let setup = Setup {
-        binaries: build::build(&names, arguments.lto)?,
+        start: build(Content::Start, rows.iter().any(|row| !row.works))?,
+        work: build(Content::Work, rows.iter().any(|row| row.works))?,
         corpus: reports.join("corpus"),
         divisor: if arguments.smoke { 20 } else { 1 },
     };
@@ -110,34 +129,46 @@ fn rows(filter: &str, allocators: usize) -> Result<Vec<Row>, String> {
 }
 
 fn measure(setup: &Setup, rows: &mut [Row], rounds: usize) -> Result<(), String> {
-    let progress = ProgressBar::new((rows.len() * rounds * setup.binaries.len()) as u64);
+    let allocators = setup.start.len().max(setup.work.len());
+    let progress = ProgressBar::new((rows.len() * rounds * allocators) as u64);
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} {msg}")
         .expect("a valid template");
     progress.set_style(style);
     // Brings the binaries into the page cache.
-    for binary in &setup.binaries {
+    for binary in setup.start.iter().chain(&setup.work) {
         once(setup, binary, "empty", 1)?;
     }
     for row in rows {
         progress.set_message(row.path());
-        let mut checksum = None;
-        for round in 0..rounds {
-            for turn in 0..setup.binaries.len() {
-                let index = (round + turn) % setup.binaries.len();
-                let run = once(setup, &setup.binaries[index], row.program, row.threads)?;
-                if *checksum.get_or_insert(run.outcome.checksum) != run.outcome.checksum {
-                    let binary = setup.binaries[index].display();
-                    return Err(format!(
-                        "{binary} computed another {} than the rest",
-                        row.path()
-                    ));
-                }
-                row.add(index, &run);
-                progress.inc(1);
-            }
-        }
+        measure_row(setup, row, rounds, &progress)?;
     }
     progress.finish_and_clear();
+    Ok(())
+}
+
+fn measure_row(
+    setup: &Setup,
+    row: &mut Row,
+    rounds: usize,
+    progress: &ProgressBar,
+) -> Result<(), String> {
+    let binaries = setup.binaries(row);
+    let mut checksum = None;
+    for round in 0..rounds {
+        for turn in 0..binaries.len() {
+            let index = (round + turn) % binaries.len();
+            let run = once(setup, &binaries[index], row.program, row.threads)?;
+            if *checksum.get_or_insert(run.outcome.checksum) != run.outcome.checksum {
+                let binary = binaries[index].display();
+                return Err(format!(
+                    "{binary} computed another {} than the rest",
+                    row.path()
+                ));
+            }
+            row.add(index, &run);
+            progress.inc(1);
+        }
+    }
     Ok(())
 }
 

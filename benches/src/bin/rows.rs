@@ -66,10 +66,10 @@ fn run(mut arguments: Arguments) -> Result<(), String> {
         (arguments.rounds, arguments.sample_ms) = (1, 1);
     }
     let peers = peers::named(&arguments.allocators)?;
-    let lanes: Vec<Lane> = interleave::lanes(&peers)
-        .into_iter()
-        .filter(|lane| lane.path().contains(&arguments.filter))
-        .collect();
+    let all = interleave::lanes(&peers)?;
+    interleave::refuse_absurdly_slow(&peers, &all)?;
+    let wanted = |lane: &Lane| lane.path().contains(&arguments.filter);
+    let lanes: Vec<Lane> = all.into_iter().filter(wanted).collect();
     if lanes.is_empty() {
         return Err(format!("no row contains {:?}", arguments.filter));
     }
@@ -77,7 +77,6 @@ fn run(mut arguments: Arguments) -> Result<(), String> {
         lanes.iter().for_each(|lane| println!("{}", lane.path()));
         return Ok(());
     }
-    interleave::refuse_absurdly_slow(&peers)?;
     let rows = measure(&lanes, &arguments);
     print(&peers, &rows);
     write(&peers, rows, arguments.rounds).map_err(|error| error.to_string())

@@ -3,6 +3,7 @@
 use super::figures::Records;
 use super::plan::Work;
 use super::record::Record;
+use crate::programs::build::groups;
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -53,28 +54,38 @@ impl fmt::Display for Outcome {
 /// # Errors
 /// If cargo cannot be started or read.
 pub fn build(names: &[&str], target: &Path) -> io::Result<HashMap<String, PathBuf>> {
+    let mut built = HashMap::new();
+    for (feature, names) in groups(names) {
+        build_group(feature, &names, target, &mut built)?;
+    }
+    Ok(built)
+}
+
+fn build_group(
+    feature: &str,
+    names: &[&str],
+    target: &Path,
+    built: &mut HashMap<String, PathBuf>,
+) -> io::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--release", "--keep-going"])
+        .args(["--no-default-features", "--features", feature])
         .arg("--message-format=json-render-diagnostics")
         .arg("--target-dir")
         .arg(target);
-    if !cfg!(feature = "peers") {
-        command.arg("--no-default-features");
-    }
     for name in names {
         command.arg(format!("--bin=frag_{name}"));
     }
     let mut cargo = command.stdout(Stdio::piped()).spawn()?;
     let output = cargo.stdout.take().expect("stdout is piped");
-    let mut built = HashMap::new();
     for line in BufReader::new(output).lines() {
         built.extend(executable(&line?));
     }
     cargo.wait()?;
-    Ok(built)
+    Ok(())
 }
 
 /// The allocator's name and the binary's path, if the line tells of one.

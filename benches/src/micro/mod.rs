@@ -51,6 +51,14 @@ impl Row {
         }
     }
 
+    /// The same row, run by something else.
+    pub(crate) fn elsewhere(self, run: impl Fn(u64) -> Duration + 'static) -> Self {
+        Self {
+            run: Box::new(run),
+            ..self
+        }
+    }
+
     /// Runs `operations` operations and returns the time that they took,
     /// without what was set up before and torn down after. Workloads whose
     /// operations come in batches round up, and scale the time back.

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -18,6 +20,16 @@ pub enum Lto {
     Thin,
     /// Two minutes for each allocator.
     Fat,
+}
+
+/// Which programs a binary holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Those that only start: in a binary of megabytes, what the loader does
+    /// would hide what the allocator costs.
+    Start,
+    /// Those that work, too.
+    Work,
 }
 
 /// The lines of `cargo build --message-format=json` that name a binary.
@@ -37,25 +49,38 @@ pub(super) fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// Builds the programs on each of the named allocators and returns the
-/// binaries in the same order.
+/// Builds the programs on each of the named allocators into `directory` and
+/// returns the binaries in the same order.
 ///
 /// # Errors
-/// If cargo fails; it has then said why on standard error.
-pub fn build(allocators: &[&str], lto: Lto) -> Result<Vec<PathBuf>, String> {
-    let (own, peers): (Vec<&str>, Vec<&str>) =
-        allocators.iter().partition(|name| **name == "bursar");
-    // The peers' binaries are built without bursar, so that a change of
-    // bursar leaves them as they are.
+/// If cargo fails, which has then said why on standard error, or a binary
+/// cannot be copied.
+pub fn build(
+    allocators: &[&str],
+    content: Content,
+    lto: Lto,
+    directory: &Path,
+) -> Result<Vec<PathBuf>, String> {
     let mut built = HashMap::new();
-    built.extend(cargo_build(&own, "bursar,programs", lto)?);
-    built.extend(cargo_build(&peers, "peers,programs", lto)?);
+    for (feature, allocators) in groups(allocators) {
+        let features = match content {
+            Content::Start => feature.to_owned(),
+            Content::Work => format!("programs,{feature}"),
+        };
+        let binaries: Vec<String> = allocators.iter().map(|name| binary(name)).collect();
+        built.extend(cargo_build(&binaries, &features, lto).map_err(|error| error.to_string())?);
+    }
+    // Cargo gives the binaries of all contents and options one path.
+    let place = directory.join(format!("{content:?}-{lto:?}").to_lowercase());
+    fs::create_dir_all(&place).map_err(|error| format!("{}: {error}", place.display()))?;
     allocators
         .iter()
-        .map(|name| {
-            built
-                .remove(&binary(name))
-                .ok_or(format!("cargo built no {}", binary(name)))
+        .map(|allocator| {
+            let name = binary(allocator);
+            let from = built.get(&name).ok_or(format!("cargo built no {name}"))?;
+            let to = place.join(&name);
+            fs::copy(from, &to).map_err(|error| format!("{}: {error}", to.display()))?;
+            Ok(to)
         })
         .collect()
 }
@@ -64,34 +89,57 @@ fn binary(allocator: &str) -> String {
     format!("prog_{allocator}")
 }
 
-fn cargo_build(
-    allocators: &[&str],
+/// Without the peers, the system's allocator needs no feature.
+const PEERS: &str = if cfg!(feature = "peers") { "peers" } else { "" };
+
+/// Features and the allocators that are built with them. The peers go without
+/// bursar, so that a change of bursar leaves their binaries as they are, and
+/// rpmalloc, which meddles with threads, without the others.
+#[must_use]
+pub fn groups<'a>(allocators: &[&'a str]) -> Vec<(&'static str, Vec<&'a str>)> {
+    let feature = |allocator: &str| match allocator {
+        "bursar" => "bursar",
+        "rpmalloc" => "rpmalloc",
+        _ => PEERS,
+    };
+    ["bursar", PEERS, "rpmalloc"]
+        .into_iter()
+        .map(|group| {
+            let members = allocators
+                .iter()
+                .copied()
+                .filter(|name| feature(name) == group);
+            (group, members.collect::<Vec<_>>())
+        })
+        .filter(|(_, members)| !members.is_empty())
+        .collect()
+}
+
+/// Builds binaries of this package with these features alone, and returns
+/// where each lies.
+///
+/// # Errors
+/// If cargo cannot be run or fails; it has then said why on standard error.
+pub fn cargo_build(
+    binaries: &[String],
     features: &str,
     lto: Lto,
-) -> Result<HashMap<String, PathBuf>, String> {
-    if allocators.is_empty() {
-        return Ok(HashMap::new());
-    }
+) -> io::Result<HashMap<String, PathBuf>> {
     let lto = lto.to_possible_value().expect("no value is hidden");
-    let mut command = Command::new(cargo());
-    command
+    let output = Command::new(cargo())
         .args([
             "build",
             "--profile=bench",
             "--message-format=json-render-diagnostics",
         ])
         .args(["--no-default-features", "--features", features])
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+        .args(binaries.iter().flat_map(|name| ["--bin", name]))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("CARGO_PROFILE_BENCH_LTO", lto.get_name())
-        .stderr(Stdio::inherit());
-    for allocator in allocators {
-        command.args(["--bin", &binary(allocator)]);
-    }
-    let output = command
-        .output()
-        .map_err(|error| format!("cargo: {error}"))?;
+        .stderr(Stdio::inherit())
+        .output()?;
     if !output.status.success() {
-        return Err(format!("cargo build: {}", output.status));
+        return Err(io::Error::other(format!("cargo build: {}", output.status)));
     }
     let messages = String::from_utf8_lossy(&output.stdout);
     Ok(messages
@@ -99,4 +147,20 @@ fn cargo_build(
         .filter_map(|line| serde_json::from_str::<Artifact>(line).ok())
         .map(|artifact| (artifact.target.name, artifact.executable))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PEERS, groups};
+
+    #[test]
+    fn no_allocator_is_built_with_rpmalloc_or_bursar_beside_it() {
+        let groups = groups(&["bursar", "system", "rpmalloc", "mimalloc"]);
+        let expected = [
+            ("bursar", vec!["bursar"]),
+            (PEERS, vec!["system", "mimalloc"]),
+            ("rpmalloc", vec!["rpmalloc"]),
+        ];
+        assert_eq!(groups, expected);
+    }
 }

@@ -1,25 +1,12 @@
 //! Published crates at work, as real programs use them, on real inputs: the
 //! sources, documentation and metadata of this package's own locked
-//! dependencies.
+//! dependencies. Without the feature `programs` only what shows the cost of
+//! starting is there.
 
-mod archive;
-mod cache;
 pub mod child;
-mod codecs;
-mod database;
-mod egraph;
-mod index;
-mod json;
-mod markdown;
-mod parallel;
-mod persistent;
-mod rust_analyzer;
-mod script;
-mod sets;
 mod start;
-mod syntax;
-mod template;
-mod text;
+#[cfg(feature = "programs")]
+mod work;
 
 use crate::programs::corpus::Corpus;
 
@@ -33,41 +20,21 @@ pub struct Job<'a> {
     pub divisor: usize,
 }
 
-impl Job<'_> {
-    /// `count` divided by the divisor, at least one.
-    fn portion(&self, count: usize) -> usize {
-        (count / self.divisor).max(1)
+/// Runs the program of that name and returns its checksum; `None` if there is
+/// no such program in this build.
+#[must_use]
+pub fn run(name: &str, job: &Job) -> Option<u64> {
+    match name {
+        "empty" => Some(start::empty(job)),
+        "idle" => Some(start::idle(job)),
+        #[cfg(feature = "programs")]
+        _ => work::find(name).map(|program| program(job)),
+        #[cfg(not(feature = "programs"))]
+        _ => None,
     }
 }
 
-/// Runs the program of that name and returns its checksum; `None` if there is
-/// no such program.
-#[must_use]
-pub fn run(name: &str, job: &Job) -> Option<u64> {
-    let program = match name {
-        "syn" => syntax::run,
-        "rust-analyzer" => rust_analyzer::run,
-        "serde_json" => json::run,
-        "regex" => text::run,
-        "tantivy" => index::run,
-        "rhai" => script::run,
-        "markdown" => markdown::run,
-        "egg" => egraph::run,
-        "moka" => cache::run,
-        "roaring" => sets::run,
-        "codecs" => codecs::run,
-        "zip" => archive::run,
-        "minijinja" => template::run,
-        "redb" => database::run,
-        "imbl" => persistent::run,
-        "empty" => start::empty,
-        "idle" => start::idle,
-        _ => return None,
-    };
-    Some(program(job))
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "programs"))]
 mod tests {
     use super::{Job, run};
     use crate::programs::{PROGRAMS, corpus};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 const KEYS: u64 = 60_000;
 

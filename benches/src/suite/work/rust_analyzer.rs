@@ -3,8 +3,8 @@
 
 use ra_ap_syntax::{Edition, SourceFile};
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 pub fn run(job: &Job) -> u64 {
     let sources = job.corpus.rust();

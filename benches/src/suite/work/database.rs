@@ -3,8 +3,8 @@
 use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 const TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("articles");
 

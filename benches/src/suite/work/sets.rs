@@ -2,8 +2,8 @@
 
 use roaring::RoaringBitmap;
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 pub fn run(job: &Job) -> u64 {
     parallel(job.threads, job.portion(32), Vec::new, |stored, index| {

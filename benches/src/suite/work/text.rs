@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use aho_corasick::AhoCorasick;
 use regex::Regex;
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 const KEYWORDS: [&str; 12] = [
     "async", "const", "enum", "impl", "match", "mod", "pub", "struct", "trait", "unsafe", "where",

@@ -2,8 +2,8 @@
 
 use rhai::Engine;
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 const SCRIPT: &str = r#"
     let words = [];
@@ -16,7 +16,10 @@ const SCRIPT: &str = r#"
     for word in words {
         if word in counts { counts[word] += 1; } else { counts[word] = 1; }
     }
-    let pairs = counts.keys().map(|key| #{ name: key, count: counts[key], tags: [key.len(), key] });
+    let pairs = [];
+    for key in counts.keys() {
+        pairs.push(#{ name: key, count: counts[key], tags: [key.len(), key] });
+    }
     let frequent = pairs.filter(|pair| pair.count > 5);
     frequent.sort(|a, b| if a.name < b.name { -1 } else { 1 });
     let text = "";

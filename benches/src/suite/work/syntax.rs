@@ -1,7 +1,7 @@
 //! A code generator: parses Rust sources into trees, keeps them, prints them.
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 pub fn run(job: &Job) -> u64 {
     let sources = job.corpus.rust();

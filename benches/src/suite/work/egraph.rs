@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use egg::{AstSize, Extractor, RecExpr, Rewrite, Runner, SymbolLang, rewrite};
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 pub fn run(job: &Job) -> u64 {
     let inputs: Vec<RecExpr<SymbolLang>> = (0..job.portion(16)).map(expression).collect();

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use imbl::{HashMap, OrdMap, Vector};
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 #[derive(Clone)]
 struct Document {

@@ -4,8 +4,8 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
 use serde::Serialize;
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 const PAGE: &str = r#"<html><title>{{ title|title }}</title><ul>
 {%- for item in items if item.price > 3 %}

@@ -3,8 +3,8 @@
 use pulldown_cmark::{Options, Parser, html};
 use scraper::{Html, Selector};
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 pub fn run(job: &Job) -> u64 {
     let texts = job.corpus.markdown();

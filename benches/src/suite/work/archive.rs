@@ -5,8 +5,8 @@ use std::io::{Cursor, Read, Write};
 use zip::write::SimpleFileOptions;
 use zip::{ZipArchive, ZipWriter};
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 /// Files to an archive.
 const FILES: usize = 16;

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::Job;
 use super::parallel::parallel;
+use crate::suite::Job;
 
 pub fn run(job: &Job) -> u64 {
     let text = job.corpus.metadata();
