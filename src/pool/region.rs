@@ -36,6 +36,9 @@ pub(crate) const FIRST_CHUNK: usize = DATA_OFFSET / CHUNK;
 const CHUNK_DESCRIPTORS: usize = CHUNK / SLICE * DESCRIPTOR;
 /// Regions that an address space has room for.
 pub(crate) const REGIONS: usize = 1 << (ADDRESS_BITS - REGION_SHIFT);
+/// Region slots that may lie beyond what addresses there are: the last one on x86-64, half of all
+/// where the address space has 38 bits.
+const UNUSABLE_SLOTS: usize = 4;
 /// The shortest range of slices that is worth a region, where it can be had.
 const SMALLEST: usize = 8 * CHUNK;
 
@@ -165,11 +168,12 @@ impl Region {
                 Ok(()) => return Ok(()),
                 // Something else is mapped there: the next slot.
                 Err(Refused(libc::EEXIST)) => {}
-                // It may end beyond what addresses there are, or a limit is reached.
+                // The slot ends beyond what addresses there are, as a few do, or the kernel has no
+                // more, and says so for each.
                 Err(other) => {
                     refused = other;
                     refusals += 1;
-                    if refusals > 1 && process::address_space_limit().is_some() {
+                    if refusals > UNUSABLE_SLOTS {
                         break;
                     }
                 }
