@@ -22,6 +22,8 @@ use crate::memory::Memory;
 pub(super) const ALL: &[(&str, Run)] = &[("peak", peak)];
 
 const PAGE: usize = 4096;
+/// In which runs of small blocks begin and end.
+const SLICE: usize = 128 << 10;
 /// What may be resident beyond the pages that hold a live block.
 const ALLOWANCE: u64 = 4 << 20;
 /// What each further thread may keep at hand while it works.
@@ -245,7 +247,16 @@ fn judge(heap: &'static Heap, variant: Variant, survivors: &[Piece], figures: &F
     } else {
         0
     };
-    let bound = pages_of(survivors) * PAGE as u64 + ALLOWANCE + owners * ALLOWANCE_OF_OWNER;
+    let held = match variant {
+        // Only a thread itself may look into its runs: one that sleeps keeps those in which a
+        // block of its own lives, whole. Everything else is given back for it.
+        Variant::Background => {
+            let in_slices = granules_of(survivors, SLICE) * SLICE as u64;
+            in_slices + survivors.iter().map(neighbours).sum::<u64>()
+        }
+        _ => granules_of(survivors, PAGE) * PAGE as u64,
+    };
+    let bound = held + ALLOWANCE + owners * ALLOWANCE_OF_OWNER;
     if variant == Variant::Now {
         let given = bursar::purge();
         assert!(given > figures.peak / 3, "purge() gave back {given} bytes");
@@ -305,9 +316,24 @@ fn light_work_until(heap: &'static Heap, seed: u64, end: impl Fn() -> bool) {
     }
 }
 
-fn pages_of(pieces: &[Piece]) -> u64 {
-    let mut pages: Vec<usize> = pieces.iter().flat_map(Piece::pages).collect();
-    pages.sort_unstable();
-    pages.dedup();
-    pages.len() as u64
+/// Bytes of the other blocks in the run of a block whose run is longer than a slice: such a run has
+/// eight slots or a few more.
+fn neighbours(piece: &Piece) -> u64 {
+    match piece.layout.size() {
+        size @ 16_385..=262_144 => 10 * size as u64,
+        _ => 0,
+    }
+}
+
+/// How many aligned granules of memory, multiples of a page, the pieces touch.
+fn granules_of(pieces: &[Piece], bytes: usize) -> u64 {
+    let pages = bytes / PAGE;
+    let mut granules: Vec<usize> = pieces
+        .iter()
+        .flat_map(Piece::pages)
+        .map(|page| page / pages)
+        .collect();
+    granules.sort_unstable();
+    granules.dedup();
+    granules.len() as u64
 }
