@@ -30,7 +30,7 @@ fn sizes() -> Vec<u64> {
     sizes
 }
 
-/// One slice, and enough of them for eight slots where a slot is larger than 8 KiB.
+/// One slice, and enough of them for eight slots where a slot is larger than an eighth of it.
 fn run_slices(size: u64) -> u64 {
     (size * 8).div_ceil(SLICE)
 }
