@@ -161,6 +161,9 @@ impl Pool {
         region
             .reserve(wanted, needed)
             .map_err(|Refused(errno)| AllocFailure::AddressSpace { errno })?;
+        region
+            .commit_records()
+            .map_err(|Refused(errno)| AllocFailure::Commit { errno })?;
         // Release pairs with the Acquire in `regions`.
         self.made.store(made as u32 + 1, Ordering::Release);
         Ok(region)

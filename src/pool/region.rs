@@ -134,7 +134,8 @@ impl Region {
     }
 
     /// Reserves the region with room for `wanted` bytes of slices, fewer if the limit on address
-    /// space asks for it or the kernel refuses, at least `needed`. Called once, under the pool's growth lock.
+    /// space asks for it or the kernel refuses, at least `needed`. Called once, under the pool's
+    /// growth lock.
     pub(super) fn reserve(&self, wanted: usize, needed: usize) -> Result<(), Refused> {
         let needed = round_up(needed, CHUNK);
         if needed > REGION - DATA_OFFSET {
@@ -184,59 +185,43 @@ impl Region {
 
     fn reserve_in(&self, base: usize, len: usize) -> Result<(), Refused> {
         let end = FIRST_CHUNK + len / CHUNK;
-        let parts = if len == REGION - DATA_OFFSET {
-            [(base, REGION), (0, 0), (0, 0), (0, 0)]
-        } else {
-            let page = page_size().max(SLICE);
-            let part = |offset: usize, size: usize| {
-                let from = (base + offset + FIRST_CHUNK * size) & !(page - 1);
-                let to = round_up(base + offset + end * size, page);
-                (from, to - from)
-            };
-            [
-                part(0, CHUNK_DESCRIPTORS),
-                part(RECORDS_OFFSET, CHUNK_RECORD),
-                part(LONGEST_OFFSET, 1),
-                (base + DATA_OFFSET, len),
-            ]
-        };
-        let mut result = Ok(());
-        let mut made = 0;
-        for &(address, len) in parts.iter().filter(|part| part.1 != 0) {
-            result = map::reserve_at(address, len);
-            if result.is_err() {
-                break;
+        for (index, (address, len)) in parts(base, end).enumerate() {
+            if let Err(refused) = map::reserve_at(address, len) {
+                for (address, len) in parts(base, end).take(index) {
+                    // SAFETY: reserved just now, seen by nobody.
+                    unsafe { map::release(address, len) };
+                }
+                return Err(refused);
             }
-            made += 1;
-        }
-        let result = result.and_then(|()| self.commit_records(base, end));
-        if result.is_err() {
-            for &(address, len) in &parts[..made] {
-                // SAFETY: reserved just now, seen by nobody.
-                unsafe { map::release(address, len) };
-            }
-            return result;
-        }
-        for &(address, len) in parts.iter().filter(|part| part.1 != 0) {
             // A huge page under a sparse heap makes megabytes resident for a few blocks.
             // SAFETY: reserved just now.
             unsafe { map::advise_huge(address, len, false) };
         }
-        self.reserved
-            .store(parts.iter().map(|part| part.1).sum(), Ordering::Relaxed);
+        let reserved = parts(base, end).map(|part| part.1).sum();
+        self.reserved.store(reserved, Ordering::Relaxed);
         self.end.store(end as u32, Ordering::Relaxed);
         self.base.store(base, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Commits the chunk records and the bytes beside them: a few pages a TiB are touched.
-    fn commit_records(&self, base: usize, end: usize) -> Result<(), Refused> {
+    /// Commits the chunk records and the bytes beside them: a few pages a TiB are touched. If the
+    /// kernel refuses, gives the region up. Under the pool's growth lock, before others see it.
+    pub(super) fn commit_records(&self) -> Result<(), Refused> {
+        let (base, end) = (self.base(), self.end());
         for (offset, size) in [(RECORDS_OFFSET, CHUNK_RECORD), (LONGEST_OFFSET, 1)] {
             let page = page_size();
             let from = (base + offset + FIRST_CHUNK * size) & !(page - 1);
             let to = round_up(base + offset + end * size, page);
-            // SAFETY: inside the reservation that was made just now.
-            unsafe { map::commit(from, to - from)? };
+            // SAFETY: inside this region's reservation.
+            if let Err(refused) = unsafe { map::commit(from, to - from) } {
+                for (address, len) in parts(base, end) {
+                    // SAFETY: reserved by this region, seen by nobody.
+                    unsafe { map::release(address, len) };
+                }
+                self.reserved.store(0, Ordering::Relaxed);
+                self.base.store(0, Ordering::Relaxed);
+                return Err(refused);
+            }
         }
         Ok(())
     }
@@ -265,6 +250,27 @@ impl Region {
         // Release pairs with the Acquire in `grown`.
         self.grown.store(end as u32, Ordering::Release);
     }
+}
+
+/// What a region with slices up to the chunk `end` reserves: address and length.
+fn parts(base: usize, end: usize) -> impl Iterator<Item = (usize, usize)> {
+    let all = if end == CHUNKS {
+        [(base, REGION), (0, 0), (0, 0), (0, 0)]
+    } else {
+        let page = page_size().max(SLICE);
+        let part = |offset: usize, size: usize| {
+            let from = (base + offset + FIRST_CHUNK * size) & !(page - 1);
+            let to = round_up(base + offset + end * size, page);
+            (from, to - from)
+        };
+        [
+            part(0, CHUNK_DESCRIPTORS),
+            part(RECORDS_OFFSET, CHUNK_RECORD),
+            part(LONGEST_OFFSET, 1),
+            part(0, CHUNK),
+        ]
+    };
+    all.into_iter().filter(|part| part.1 != 0)
 }
 
 #[cfg(test)]
@@ -298,6 +304,7 @@ mod tests {
     fn a_region_can_be_short() {
         let region = Region::new();
         region.reserve(SMALLEST, 1 << 20).unwrap();
+        region.commit_records().unwrap();
         assert_eq!(region.end() - FIRST_CHUNK, SMALLEST / CHUNK);
         region
             .commit_descriptors(FIRST_CHUNK, FIRST_CHUNK + 3)
