@@ -152,21 +152,40 @@ fn report(fault: Fault<'_>) {
     line.print();
 }
 
-static OFFERED: Lock<Option<Settings>> = Lock::new(None);
+/// What the facade hands down: settings in code, and what prints the stats table.
+#[derive(Clone, Copy)]
+struct Offer {
+    settings: Settings,
+    report: extern "C" fn(),
+}
+
+static OFFERED: Lock<Option<Offer>> = Lock::new(None);
 static LOADED: AtomicBool = AtomicBool::new(false);
 static JUNK: AtomicBool = AtomicBool::new(false);
 
-/// Settings in code, from whichever allocator is used first.
+/// Settings in code, from whichever allocator is used first, and what prints the stats table.
 #[inline]
-pub(crate) fn offer(settings: &Settings) {
+pub(crate) fn offer(settings: &Settings, report: extern "C" fn()) {
     if !LOADED.load(Relaxed) {
-        OFFERED.lock().get_or_insert(*settings);
+        OFFERED.lock().get_or_insert(Offer {
+            settings: *settings,
+            report,
+        });
     }
+}
+
+/// What prints the stats table at exit, if that is wanted and somebody has offered it.
+pub(crate) fn report_at_exit(settings: &Settings) -> Option<extern "C" fn()> {
+    let offered = *OFFERED.lock();
+    offered
+        .filter(|_| settings.stats_at_exit)
+        .map(|offer| offer.report)
 }
 
 /// The settings of this process; faults are reported on standard error. Once, at the start.
 pub(crate) fn load() -> Settings {
-    let mut settings = OFFERED.lock().unwrap_or(Settings::new());
+    let offered = *OFFERED.lock();
+    let mut settings = offered.map_or(Settings::new(), |offer| offer.settings);
     if let Some(text) = environment(c"BURSAR_CONF") {
         parse(text, &mut settings, report);
     }

@@ -97,21 +97,21 @@ impl Bursar {
     #[cold]
     #[inline(never)]
     fn refill(&self, class: ClassIndex) -> *mut u8 {
-        config::offer(&self.settings);
+        config::offer(&self.settings, crate::stats::print_at_exit);
         slow::allocate(class)
     }
 
     #[cold]
     #[inline(never)]
     fn refill_zeroed(&self, class: ClassIndex, size: usize) -> *mut u8 {
-        config::offer(&self.settings);
+        config::offer(&self.settings, crate::stats::print_at_exit);
         slow::allocate_zeroed(class, size)
     }
 
     #[cold]
     #[inline(never)]
     fn large(&self, layout: Layout, zeroing: Zeroing) -> *mut u8 {
-        config::offer(&self.settings);
+        config::offer(&self.settings, crate::stats::print_at_exit);
         large::allocate(layout.size(), layout.align(), zeroing)
     }
 }

@@ -101,8 +101,8 @@ fn start() {
     DEFAULT.set_region_bytes(settings.region_bytes);
     EXIT.create(thread_ends);
     fork::register(before_fork, after_fork_in_parent, after_fork_in_child);
-    if settings.stats_at_exit {
-        process::at_exit(crate::stats::print_at_exit);
+    if let Some(report) = config::report_at_exit(&settings) {
+        process::at_exit(report);
     }
     STARTED.store(true, Ordering::Release);
     if settings.background {
