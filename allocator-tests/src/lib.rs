@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tests/contract.rs` | the `GlobalAlloc` contract over sizes and alignments: alignment, overlap, contents over the whole block, `realloc` in all directions, zeroed blocks, `block_size` |
 //! | `tests/extremes.rs` | null for what cannot be had, and what must not be touched or copied: GiB sizes, zeroed memory, growth and shrinking |
+//! | `tests/listing.rs` | the instructions of the fast paths against the listing in `golden/` |
 //! | `tests/model.rs` | the shadow model: shrinking sequences of steps, and many threads |
 //! | `tests/threads.rs` | frees from other threads, threads that exit, before `main`, thread-local destructors, exit handlers, unwinding, fork |
 //! | `tests/inside.rs` | no allocation inside the allocator; its books against those of a wrapper |
