@@ -345,7 +345,7 @@ fn take_over(
 
 /// In spans of at least that many slices it is cheaper to have the kernel take pages away, and
 /// bring back those that are touched, than to clear them.
-const TAKE_AWAY_MIN: usize = (4 << 20) / SLICE;
+const TAKE_AWAY_MIN: usize = (64 << 20) / SLICE;
 
 /// Clears slices of a chunk that belong to a span of `count`, committed and its claimer's own.
 fn fill_with_zero(chunk: usize, slices: u64, count: usize) {
