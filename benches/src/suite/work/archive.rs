@@ -13,7 +13,7 @@ const FILES: usize = 16;
 
 pub fn run(job: &Job) -> u64 {
     let texts = job.corpus.markdown();
-    let texts = texts.portion(job.divisor * 2, 1);
+    let texts = texts.portion(job.divisor, 1);
     let packages: Vec<&[&str]> = texts.chunks(FILES).collect();
     parallel(
         job.threads,

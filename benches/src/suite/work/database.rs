@@ -9,7 +9,7 @@ use crate::suite::Job;
 const TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("articles");
 
 pub fn run(job: &Job) -> u64 {
-    let rounds = job.portion(20) as u64;
+    let rounds = job.portion(60) as u64;
     parallel(
         job.threads,
         8,

@@ -8,7 +8,7 @@ use super::parallel::parallel;
 use crate::suite::Job;
 
 pub fn run(job: &Job) -> u64 {
-    let inputs: Vec<RecExpr<SymbolLang>> = (0..job.portion(16)).map(expression).collect();
+    let inputs: Vec<RecExpr<SymbolLang>> = (0..job.portion(64)).map(expression).collect();
     parallel(job.threads, inputs.len(), rules, |rules, index| {
         let runner = Runner::default()
             .with_expr(&inputs[index])

@@ -9,7 +9,7 @@ pub fn run(job: &Job) -> u64 {
     let text = job.corpus.metadata();
     parallel(
         job.threads,
-        job.portion(40),
+        job.portion(20),
         || (),
         |(), _| {
             let mut value: Value = serde_json::from_str(&text).expect("cargo writes JSON");

@@ -19,7 +19,7 @@ pub fn run(job: &Job) -> u64 {
     let shelf: Mutex<Vec<Vec<Document>>> = Mutex::new(Vec::new());
     parallel(
         job.threads,
-        job.portion(24),
+        job.portion(12),
         || (),
         |(), index| {
             let history = edit(index as u64);

@@ -8,7 +8,7 @@ use crate::suite::Job;
 
 pub fn run(job: &Job) -> u64 {
     let sources = job.corpus.rust();
-    let files = sources.portion(job.divisor * 2, 1);
+    let files = sources.portion(job.divisor, 1);
     parallel(job.threads, files.len(), Vec::new, |parsed, index| {
         let parse = SourceFile::parse(files[index], Edition::Edition2024);
         let tokens = parse.syntax_node().descendants_with_tokens().count();

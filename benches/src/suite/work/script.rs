@@ -37,7 +37,7 @@ pub fn run(job: &Job) -> u64 {
     };
     parallel(
         job.threads,
-        job.portion(48),
+        job.portion(36),
         engine,
         |(engine, script), _| engine.eval_ast::<i64>(script).expect("the script runs") as u64,
     )

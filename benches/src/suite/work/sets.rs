@@ -6,7 +6,7 @@ use super::parallel::parallel;
 use crate::suite::Job;
 
 pub fn run(job: &Job) -> u64 {
-    parallel(job.threads, job.portion(32), Vec::new, |stored, index| {
+    parallel(job.threads, job.portion(20), Vec::new, |stored, index| {
         let sets: Vec<RoaringBitmap> = (0..12).map(|part| set(index as u64 * 100 + part)).collect();
         let mut any = RoaringBitmap::new();
         let mut pairs = 0;

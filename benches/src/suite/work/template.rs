@@ -33,7 +33,7 @@ pub fn run(job: &Job) -> u64 {
     };
     parallel(
         job.threads,
-        job.portion(120),
+        job.portion(600),
         environment,
         |environment, index| {
             let items: Vec<Item> = (0..60).map(|place| item(index * 60 + place)).collect();
