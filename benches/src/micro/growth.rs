@@ -49,9 +49,9 @@ pub fn rows<A: GlobalAlloc + Sync>(allocator: &'static A) -> Vec<Row> {
             true,
         ),
         (
-            "4 KiB to 8 MiB, by 4 KiB",
+            "4 KiB to 2 MiB, by 4 KiB",
             4096,
-            8 << 20,
+            2 << 20,
             Step::Bytes(4096),
             true,
         ),
