@@ -92,6 +92,23 @@ fn fork_busy(host: &Host, _: &Arguments) {
     host.check();
 }
 
+/// Arenas of threads that a fork left behind may be in the middle of something: as many threads as
+/// there are arenas to take up, and one more, make at least one.
+fn vanished_threads_keep_their_arenas(heap: &'static Heap, orphans: usize) {
+    let before = bursar::stats().arenas().len();
+    let together = Barrier::new(orphans + 1);
+    thread::scope(|scope| {
+        for seed in 0..=orphans as u64 {
+            let together = &together;
+            scope.spawn(move || {
+                work(heap, seed, 10);
+                together.wait();
+            });
+        }
+    });
+    assert!(bursar::stats().arenas().len() > before, "none was made");
+}
+
 /// All other threads rest with live blocks; the child's structures must then
 /// be whole, before and after it frees everything.
 fn fork_quiet(host: &Host, _: &Arguments) {
@@ -114,8 +131,11 @@ fn fork_quiet(host: &Host, _: &Arguments) {
             .flat_map(|_| receive.recv().expect("they send"))
             .collect();
         rest.wait();
+        let stats = bursar::stats();
+        let orphans = stats.arenas().iter().filter(|arena| !arena.in_use).count();
         for seed in 0..scaled(50, 10) {
             let fate = in_child(|| {
+                vanished_threads_keep_their_arenas(heap, orphans);
                 bursar::check().unwrap_or_else(|broken| panic!("after the fork: {broken}"));
                 childhood(heap, take(&mut theirs), seed);
                 bursar::check().unwrap_or_else(|broken| panic!("after the child's work: {broken}"));
