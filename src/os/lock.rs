@@ -1,22 +1,23 @@
 //! A futex lock that knows its owner, so that fork hooks can tell their own thread's lock from
 //! another's. No poisoning, no allocation, no panic.
 
-use super::sync::{AtomicU32, AtomicUsize, Ordering};
+use super::sync::{AtomicU64, Ordering};
 use super::thread::identity;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
-const FREE: u32 = 0;
-const HELD: u32 = 1;
-const CONTENDED: u32 = 2;
-
 /// Mutual exclusion over a `T`.
 pub(crate) struct Lock<T> {
-    state: AtomicU32,
-    /// Identity of the holder, 0 while free; read only to compare with the reader's own.
-    holder: AtomicUsize,
+    /// The holder's identity, 0 while free, with [`CONTENDED`] if somebody may sleep. One word, so
+    /// that a signal handler that interrupts its thread at any instruction can tell whether that
+    /// thread holds the lock.
+    word: AtomicU64,
     value: UnsafeCell<T>,
 }
+
+const FREE: u64 = 0;
+/// Identities are even.
+const CONTENDED: u64 = 1;
 
 // SAFETY: the value is reached only by the one thread that holds the lock.
 unsafe impl<T: Send> Sync for Lock<T> {}
@@ -27,62 +28,60 @@ pub(crate) struct Guard<'a, T>(&'a Lock<T>);
 impl<T> Lock<T> {
     pub(crate) const fn new(value: T) -> Self {
         Lock {
-            state: AtomicU32::new(FREE),
-            holder: AtomicUsize::new(0),
+            word: AtomicU64::new(FREE),
             value: UnsafeCell::new(value),
         }
     }
 
     /// Waits for the lock.
     pub(crate) fn lock(&self) -> Guard<'_, T> {
-        // Acquire pairs with the Release in `release`: the last holder's writes are seen.
-        if self
-            .state
-            .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
-            self.wait();
-        }
-        self.holder.store(identity(), Ordering::Relaxed);
-        Guard(self)
+        self.try_lock().unwrap_or_else(|| self.wait())
     }
 
     /// The lock if it is free now.
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
-        // Acquire: as in `lock`.
-        self.state
-            .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
-            .ok()?;
-        self.holder.store(identity(), Ordering::Relaxed);
-        Some(Guard(self))
+        self.replace(FREE, identity()).then(|| Guard(self))
+    }
+
+    fn replace(&self, from: u64, to: u64) -> bool {
+        // Acquire pairs with the Release in `release`: the last holder's writes are seen.
+        self.word
+            .compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
     }
 
     #[cold]
-    fn wait(&self) {
+    fn wait(&self) -> Guard<'_, T> {
         for _ in 0..100 {
             core::hint::spin_loop();
-            if self.state.load(Ordering::Relaxed) == FREE {
+            if self.word.load(Ordering::Relaxed) == FREE {
                 break;
             }
         }
-        // Acquire: as in `lock`. CONTENDED, since another waiter may sleep.
-        while self.state.swap(CONTENDED, Ordering::Acquire) != FREE {
-            futex(&self.state, libc::FUTEX_WAIT, CONTENDED);
+        loop {
+            let word = self.word.load(Ordering::Relaxed);
+            if word == FREE {
+                // Another waiter may sleep.
+                if self.replace(FREE, identity() | CONTENDED) {
+                    return Guard(self);
+                }
+            } else if word & CONTENDED != 0 || self.replace(word, word | CONTENDED) {
+                self.futex(libc::FUTEX_WAIT, (word | CONTENDED) as u32);
+            }
         }
     }
 
     fn release(&self) {
-        self.holder.store(0, Ordering::Relaxed);
         // Release pairs with the Acquire of the next holder.
-        if self.state.swap(FREE, Ordering::Release) == CONTENDED {
-            futex(&self.state, libc::FUTEX_WAKE, 1);
+        if self.word.swap(FREE, Ordering::Release) & CONTENDED != 0 {
+            self.futex(libc::FUTEX_WAKE, 1);
         }
     }
 
     /// Takes the lock before a fork. False, with nothing taken, if this very thread holds it: it
     /// forks from a signal handler that interrupted the holder.
     pub(crate) fn lock_before_fork(&self) -> bool {
-        if self.holder.load(Ordering::Relaxed) == identity() {
+        if self.word.load(Ordering::Relaxed) & !CONTENDED == identity() {
             return false;
         }
         core::mem::forget(self.lock());
@@ -93,29 +92,32 @@ impl<T> Lock<T> {
     /// other thread can be waiting.
     pub(crate) fn after_fork(&self, taken: bool, in_child: bool) {
         if taken && in_child {
-            self.holder.store(0, Ordering::Relaxed);
-            self.state.store(FREE, Ordering::Relaxed);
+            self.word.store(FREE, Ordering::Relaxed);
         } else if taken {
             self.release();
         }
     }
-}
 
-fn futex(word: &AtomicU32, operation: libc::c_int, value: u32) {
-    // SAFETY: the word is alive; a spurious return is allowed for by the callers. errno is kept,
-    // since a free must not change it.
-    unsafe {
-        let errno = *libc::__errno_location();
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            operation | libc::FUTEX_PRIVATE_FLAG,
-            value,
-            core::ptr::null::<libc::timespec>(),
-        );
-        *libc::__errno_location() = errno;
+    /// Waits while, or wakes who waits while, the lower half of the word is `value`.
+    fn futex(&self, operation: libc::c_int, value: u32) {
+        // SAFETY: the lower half of a word that is alive; a spurious return is allowed for by the
+        // callers. errno is kept, since a free must not change it.
+        unsafe {
+            let errno = *libc::__errno_location();
+            libc::syscall(
+                libc::SYS_futex,
+                self.word.as_ptr().cast::<u32>(),
+                operation | libc::FUTEX_PRIVATE_FLAG,
+                value,
+                core::ptr::null::<libc::timespec>(),
+            );
+            *libc::__errno_location() = errno;
+        }
     }
 }
+
+// The kernel looks at the half that holds the mark.
+static_assertions::const_assert!(cfg!(target_endian = "little"));
 
 impl<T> Deref for Guard<'_, T> {
     type Target = T;

@@ -29,12 +29,12 @@ pub(crate) use thread_word;
 
 use super::sync::{AtomicU32, Ordering};
 
-/// A number that no other living thread has: the address of a word of the thread's own.
-pub(crate) fn identity() -> usize {
+/// An even number that no other living thread has: the address of a word of the thread's own.
+pub(crate) fn identity() -> u64 {
     std::thread_local! {
-        static PLACE: u8 = const { 0 };
+        static PLACE: u64 = const { 0 };
     }
-    PLACE.with(|place| core::ptr::from_ref(place).addr())
+    PLACE.with(|place| core::ptr::from_ref(place).addr() as u64)
 }
 
 /// The key whose destructor tells of a thread's end.
