@@ -66,6 +66,9 @@ pub(super) fn allocate_in(
 #[inline(never)]
 pub(crate) unsafe fn deallocate(block: *mut u8) {
     with_arena(|arena| {
+        // Before the block is free: a thread that comes by after a long pause does all that was
+        // due meanwhile, and this block is not part of that.
+        arena.tick();
         // SAFETY: the caller's promise.
         unsafe {
             let large = large::of(block.addr());
@@ -73,7 +76,6 @@ pub(crate) unsafe fn deallocate(block: *mut u8) {
                 large.keep_or_release(&arena.places);
             }
         }
-        arena.tick();
     });
 }
 

@@ -77,7 +77,7 @@ fn describe(span: Span, bytes: usize, tag: OwnerTag) -> Block {
     }
 }
 
-/// Spans of at most this many slices are kept for reuse.
+/// Spans of together at most this many slices are kept for reuse by a thread.
 const KEPT_MAX: usize = (8 << 20) / SLICE;
 
 /// A block from a span that was kept, or else from the pool.
@@ -151,10 +151,24 @@ impl Large {
     /// # Safety
     /// The block is alive, nobody uses it any more, and the caller has the places.
     pub(crate) unsafe fn keep_or_release(&self, places: &Places) {
-        if self.head.slices().0 > KEPT_MAX || self.head.flags() & MOVED != 0 {
+        let slices = self.head.slices().0;
+        if slices > KEPT_MAX || self.head.flags() & MOVED != 0 {
             // SAFETY: the caller's promise.
             return unsafe { self.release() };
         }
+        let mut room = KEPT_MAX - slices;
+        // What was kept may be another's by now: then it only makes less room for the rest.
+        // SAFETY: it has a descriptor for good, and is handed over when it has left its place.
+        places.retain(
+            |kept| match room.checked_sub(unsafe { of(kept).head.slices().0 }) {
+                Some(left) => {
+                    room = left;
+                    true
+                }
+                None => false,
+            },
+            |kept| unsafe { release_kept(kept) },
+        );
         self.head.set_kind(Kind::Kept);
         if let Some(left) = places.put(self.head.address()) {
             // SAFETY: it has left its place.

@@ -61,6 +61,18 @@ impl Places {
             .is_ok()
     }
 
+    /// Hands to `leave` every span that is not to `stay`, which is asked of spans that may be gone
+    /// by then.
+    pub(crate) fn retain(&self, mut stay: impl FnMut(usize) -> bool, mut leave: impl FnMut(usize)) {
+        for place in &self.0 {
+            let word = place.load(Ordering::Relaxed);
+            let address = (word & !AGED) as usize;
+            if address != 0 && !stay(address) && Self::empty(place, word) {
+                leave(address);
+            }
+        }
+    }
+
     /// Hands every span that has been here since the last call to `leave`, and marks the others;
     /// all of them if `now`.
     pub(crate) fn age(&self, now: bool, mut leave: impl FnMut(usize)) {
