@@ -111,10 +111,14 @@ pub(crate) fn reuse_or_allocate(
                 tag,
             ))
         });
-    match reused {
-        Some(block) => Ok(block),
-        None => allocate(size, align, tag, zeroing),
+    if let Some(block) = reused {
+        return Ok(block);
     }
+    // What is kept is of the wrong sizes. In the pool it may become this block, or part of it,
+    // where otherwise fresh memory would be touched.
+    // SAFETY: each span is handed over when it has left its place.
+    places.age(true, |kept| unsafe { release_kept(kept) });
+    allocate(size, align, tag, zeroing)
 }
 
 /// Gives a span back that was kept.
