@@ -1,5 +1,7 @@
 //! The names that programs use.
 
+#[cfg(feature = "accounts")]
+pub use crate::account::*;
 pub use crate::arena::trim::BackgroundError;
 #[cfg(feature = "check")]
 pub use crate::check::{CheckReport, Violation, check};
@@ -56,7 +58,7 @@ pub fn is_installed() -> bool {
         if block.is_null() {
             return false;
         }
-        let ours = crate::pool::DEFAULT.region_of(block.addr()).is_some();
+        let ours = crate::arena::owner::is_ours(block);
         std::alloc::dealloc(block, layout);
         ours
     }
@@ -68,10 +70,12 @@ pub mod fault {
     pub use crate::os::fault::{Call, When, clear, fail, made};
 }
 
-/// Owners at the level of single blocks: what an account layer is built on.
+/// Owners at the level of single blocks: what the accounts are built on, for tests of that level.
+/// Not together with consumers, whose tags it does not know of.
 ///
 /// An owner is an opaque number. Every block has one: that of the scope in which its thread
 /// allocated it, or the one it was moved to. Counts are per owner over all threads.
+#[cfg(feature = "check")]
 pub mod owner {
     use crate::arena::owner;
     pub use crate::units::OwnerTag;
@@ -104,10 +108,17 @@ pub mod owner {
         }
     }
 
-    /// Makes `tag` the owner of what this thread allocates from now on, until the next call.
-    /// Returns the owner before; `None`, with nothing changed, if there is no memory for a ledger.
-    pub fn enter(tag: OwnerTag) -> Option<OwnerTag> {
-        owner::enter(tag)
+    /// Runs `work` with `tag` as the owner of what this thread allocates. `None`, with nothing run,
+    /// if there is no memory for a ledger.
+    pub fn run<T>(tag: OwnerTag, work: impl FnOnce() -> T) -> Option<T> {
+        struct Leave(owner::Entered);
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                owner::leave(self.0);
+            }
+        }
+        let _leave = Leave(owner::enter(tag)?);
+        Some(work())
     }
 
     /// The counts of `tag`. Reads every arena.
@@ -132,7 +143,7 @@ pub mod owner {
 
     /// Books a block to another owner: O(1) for a large block; a small one costs its run a tag a
     /// slot once, and each later free in that run the slow path. False, with nothing changed, if
-    /// its run has blocks of 255 other owners or there is no memory.
+    /// there is no memory.
     ///
     /// # Safety
     /// The block is alive, was allocated by bursar with this layout, and nobody frees or moves it

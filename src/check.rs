@@ -144,8 +144,8 @@ pub fn check() -> Result<CheckReport, Violation> {
 }
 
 fn all_bins(arena: &'static Arena) -> impl Iterator<Item = &'static Bins> {
-    [&arena.base, &arena.mixed]
-        .into_iter()
+    core::iter::once(&arena.base)
+        .chain(arena.mixed())
         .chain(arena.ledgers.iter().filter_map(Ledger::bins))
 }
 

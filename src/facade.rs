@@ -97,6 +97,15 @@ impl Bursar {
     #[cold]
     #[inline(never)]
     fn refill(&self, class: ClassIndex) -> *mut u8 {
+        if let Some(block) = slow::allocate_few(class) {
+            return block;
+        }
+        self.refill_slowly(class)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill_slowly(&self, class: ClassIndex) -> *mut u8 {
         config::offer(&self.settings, crate::stats::print_at_exit);
         slow::allocate(class)
     }

@@ -11,6 +11,7 @@
 //! | layer | what it owns |
 //! |---|---|
 //! | `facade`, `stats`, `check` | the `GlobalAlloc` type, snapshots, verification |
+//! | `account` | consumers, scopes, reservations, budgets, reports |
 //! | `arena` | one a thread: bins, the fast paths, books by owner, adoption at thread exit |
 //! | `run` | runs of slots: free lists, frees from other threads, owner tags |
 //! | `extent` | chunks and slices: first fit by address, large blocks, giving pages back |
@@ -22,9 +23,13 @@
 
 #![no_std]
 #![cfg_attr(loom, allow(dead_code))]
+// Owners are there at the lower layers; without accounts nobody asks for them.
+#![cfg_attr(not(feature = "accounts"), allow(dead_code))]
 
 extern crate std;
 
+#[cfg(all(feature = "accounts", not(loom)))]
+mod account;
 mod arena;
 mod extent;
 mod os;

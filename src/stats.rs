@@ -194,8 +194,8 @@ fn bytes_of(class: usize, blocks: u64) -> u64 {
 }
 
 fn all_bins(arena: &'static Arena) -> impl Iterator<Item = &'static Bins> {
-    [&arena.base, &arena.mixed]
-        .into_iter()
+    core::iter::once(&arena.base)
+        .chain(arena.mixed())
         .chain(arena.ledgers.iter().filter_map(Ledger::bins))
 }
 

@@ -22,6 +22,7 @@ impl OwnerTag {
     pub const UNATTRIBUTED: OwnerTag = OwnerTag(0);
 
     /// A tag by its number; `u32::MAX` is no tag.
+    #[cfg(feature = "check")]
     pub const fn new(number: u32) -> Option<OwnerTag> {
         if number == u32::MAX {
             None

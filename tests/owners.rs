@@ -42,10 +42,8 @@ fn layout(random: &mut Random) -> Layout {
 }
 
 fn allocate(owner: u32, layout: Layout) -> Block {
-    let before = owner::enter(tag(owner)).unwrap();
     // SAFETY: a layout with a size.
-    let address = unsafe { BURSAR.alloc(layout) };
-    owner::enter(before).unwrap();
+    let address = owner::run(tag(owner), || unsafe { BURSAR.alloc(layout) }).unwrap();
     assert!(!address.is_null());
     // SAFETY: allocated just now.
     assert_eq!(unsafe { owner::of(address, layout) }, tag(owner));

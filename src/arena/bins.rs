@@ -7,9 +7,10 @@
 use super::Arena;
 use super::counter::Counter;
 use super::ledger::{Ledger, Totals};
+use super::owners::Owner;
 use crate::class::{CLASSES, TABLE};
 use crate::os::sync::{AtomicPtr, Ordering::Relaxed};
-use crate::pool::AllocFailure;
+use crate::pool::{AllocFailure, metadata};
 use crate::run::descriptor::{Run, Slot, empty_run};
 use crate::run::remote::State;
 use crate::units::{ClassIndex, OwnerTag};
@@ -42,6 +43,11 @@ impl Bin {
 }
 
 impl Bin {
+    /// Blocks allocated less those freed through this bin.
+    pub(super) fn live(&self) -> i64 {
+        self.allocated.get().wrapping_sub(self.freed.get()) as i64
+    }
+
     /// The run that serves the next request.
     #[inline(always)]
     pub(crate) fn current(&self) -> *mut Run {
@@ -55,9 +61,6 @@ impl Bin {
     }
 }
 
-/// Runs that may refuse an owner before a new one is opened for it.
-const MOST_REFUSALS: usize = 8;
-
 /// All size classes for one owner on one thread. Type-stable: a freer may follow a stale pointer.
 #[repr(C)]
 pub(crate) struct Bins {
@@ -65,6 +68,9 @@ pub(crate) struct Bins {
     pub(crate) arena: Cell<*const Arena>,
     /// Null for mixed bins.
     pub(crate) ledger: Cell<*const Ledger>,
+    /// The classes, a bit each, whose blocks come from runs of these bins; the others' come from
+    /// mixed runs.
+    filled: [Cell<u64>; 2],
 }
 
 /// Bins without a run, in place of a null pointer: each request finds its way to the slow path.
@@ -82,11 +88,27 @@ pub(crate) const fn empty_bins() -> *const Bins {
 }
 
 impl Bins {
+    /// Bins of an arena for the runs of a ledger's owner, or mixed ones for null. `None` if there is
+    /// no memory.
+    #[cold]
+    pub(super) fn make(arena: &'static Arena, ledger: *const Ledger) -> Option<&'static Bins> {
+        let record = metadata::allocate(size_of::<Bins>())?.cast::<Bins>();
+        // SAFETY: a fresh record of that size.
+        let bins = unsafe {
+            record.write(Bins::new());
+            record.as_ref()
+        };
+        bins.arena.set(arena);
+        bins.ledger.set(ledger);
+        Some(bins)
+    }
+
     pub(crate) const fn new() -> Bins {
         Bins {
             bin: [const { Bin::new() }; CLASSES],
             arena: Cell::new(null()),
             ledger: Cell::new(null()),
+            filled: [const { Cell::new(0) }; 2],
         }
     }
 
@@ -116,25 +138,71 @@ impl Bins {
         }
     }
 
-    /// A slot of `class` from a run that `accepts` it, or from a new one; that run is then the
-    /// current one. Counts nothing.
+    /// Whether the runs have slots of several owners.
+    #[inline]
+    pub(super) fn is_mixed(&self) -> bool {
+        self.ledger.get().is_null()
+    }
+
+    /// Whether the blocks of a class come from runs of these bins.
+    #[inline(always)]
+    pub(super) fn fills(&self, class: ClassIndex) -> bool {
+        let index = class.index();
+        let word = self.filled[index / 64 % self.filled.len()].get();
+        word >> (index % 64) & 1 == 1
+    }
+
+    /// Has the blocks of a class come from runs of these bins, or not.
+    pub(super) fn set_fills(&self, class: ClassIndex, fills: bool) {
+        let index = class.index();
+        let word = &self.filled[index / 64];
+        let bit = 1 << (index % 64);
+        word.set(if fills {
+            word.get() | bit
+        } else {
+            word.get() & !bit
+        });
+    }
+
+    /// What all threads know of the owner of the runs of these bins; `None` for what no consumer
+    /// claimed and for mixed bins, whose runs count for nobody.
+    pub(super) fn owner(&self) -> Option<&'static Owner> {
+        // SAFETY: ledgers are never given up.
+        unsafe { self.ledger.get().as_ref() }.and_then(Ledger::owner)
+    }
+
+    /// A slot of `class`; its run is then the current one. Counts nothing.
     ///
     /// # Safety
     /// The caller is the thread that has the arena.
-    pub(crate) unsafe fn take(
-        &self,
-        class: ClassIndex,
-        accepts: impl Fn(&Run) -> bool,
-    ) -> Result<Slot, AllocFailure> {
+    #[inline]
+    pub(crate) unsafe fn take(&self, class: ClassIndex) -> Result<Slot, AllocFailure> {
+        // SAFETY: the caller's promise; the current run is in the list, or the empty run.
+        match unsafe { (*self.bin(class).current()).take_first() } {
+            Some(address) => Ok(Slot {
+                address,
+                zero: false,
+            }),
+            // SAFETY: as above.
+            None => unsafe { self.take_elsewhere(class) },
+        }
+    }
+
+    /// The same where the current run has none at hand.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(never)]
+    unsafe fn take_elsewhere(&self, class: ClassIndex) -> Result<Slot, AllocFailure> {
         let bin = self.bin(class);
         // SAFETY: the caller's promise.
         unsafe {
-            if let Some(slot) = self.take_from_list(bin, class, &accepts) {
+            if let Some(slot) = self.take_from_list(bin, class)? {
                 return Ok(slot);
             }
             self.arena().tick();
             if self.arena().collect_notified()
-                && let Some(slot) = self.take_from_list(bin, class, &accepts)
+                && let Some(slot) = self.take_from_list(bin, class)?
             {
                 return Ok(slot);
             }
@@ -143,7 +211,7 @@ impl Bins {
             // SAFETY: taken over just now, in no list; it is this thread's.
             unsafe {
                 self.link(run);
-                if let Some(slot) = self.take_from_list(bin, class, &accepts) {
+                if let Some(slot) = self.take_from_list(bin, class)? {
                     return Ok(slot);
                 }
             }
@@ -154,7 +222,26 @@ impl Bins {
             self.link(run);
             bin.set_current(run);
             // A run has slots: the table of its class says so.
-            (*run).take_slot().ok_or(AllocFailure::Metadata)
+            self.take_slot(&*run)?.ok_or(AllocFailure::Metadata)
+        }
+    }
+
+    /// A slot of a run of these bins. What it makes available is charged to their owner first.
+    ///
+    /// # Safety
+    /// The caller is the thread that has the arena.
+    unsafe fn take_slot(&self, run: &Run) -> Result<Option<Slot>, AllocFailure> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let Some(owner) = self.owner().filter(|_| !run.has_free()) else {
+                return Ok(run.take_slot());
+            };
+            let most = run.unit_bytes() as u64;
+            owner.charge(most, self.arena().is_fallible())?;
+            let before = run.available_bytes();
+            let slot = run.take_slot();
+            owner.uncharge(most - (run.available_bytes() - before));
+            Ok(slot)
         }
     }
 
@@ -168,35 +255,26 @@ impl Bins {
         &self,
         bin: &Bin,
         class: ClassIndex,
-        accepts: &impl Fn(&Run) -> bool,
-    ) -> Option<Slot> {
-        while let Some(run) = self.find_in_list(class, accepts) {
+    ) -> Result<Option<Slot>, AllocFailure> {
+        while let Some(run) = self.find_in_list(class) {
             bin.set_current(core::ptr::from_ref(run).cast_mut());
             // A run whose last units hold no slot has none after all, and is parked next time.
             // SAFETY: the run is in the list, and the caller has the arena.
-            if let Some(slot) = unsafe { run.take_slot() } {
-                return Some(slot);
+            if let Some(slot) = unsafe { self.take_slot(run)? } {
+                return Ok(Some(slot));
             }
         }
-        None
+        Ok(None)
     }
 
-    fn find_in_list(&self, class: ClassIndex, accepts: &impl Fn(&Run) -> bool) -> Option<&Run> {
+    fn find_in_list(&self, class: ClassIndex) -> Option<&Run> {
         let mut found: Option<&Run> = None;
-        let mut refusals = 0;
         for run in self.runs(class.index()) {
-            if run.has_free() || run.is_extensible() {
-                if !accepts(run) {
-                    refusals += 1;
-                    if refusals == MOST_REFUSALS {
-                        break;
-                    }
-                } else if run.has_free() {
-                    found = Some(run);
-                    break;
-                } else {
-                    found = found.or(Some(run));
-                }
+            if run.has_free() {
+                return Some(run);
+            }
+            if run.is_extensible() {
+                found = found.or(Some(run));
             } else {
                 self.park(run);
             }
@@ -243,6 +321,33 @@ impl Bins {
     /// its runs. By any thread; a store of the owner's at the same time wins, which does no harm.
     pub(super) fn divert(&self) {
         self.bin.iter().for_each(|bin| bin.set_current(empty_run()));
+    }
+
+    /// Has the blocks of classes without a run come from mixed runs again, until they are more.
+    pub(super) fn forget_empty(&self) {
+        for class in (0..CLASSES as u8).map(ClassIndex) {
+            let bin = self.bin(class);
+            if bin.list.get().is_null() && bin.live() <= 0 {
+                self.set_fills(class, false);
+            }
+        }
+    }
+
+    /// What the runs could hand out has become less by so many bytes.
+    pub(super) fn uncharge(&self, bytes: u64) {
+        if let Some(owner) = self.owner() {
+            owner.uncharge(bytes);
+        }
+    }
+
+    /// Gives an unused run of these bins back to its pool.
+    ///
+    /// # Safety
+    /// No block of the run is alive, it is in no list, and the caller looks after it.
+    pub(super) unsafe fn release(&self, run: &Run) {
+        self.uncharge(run.available_bytes());
+        // SAFETY: the caller's promise.
+        unsafe { run.release() };
     }
 
     /// Puts a run into its bin's list.

@@ -1,6 +1,7 @@
 //! Large blocks: booking what the extent layer hands out. No thread has a large block; only its
 //! owner's tag is kept with it.
 
+use super::ledger::Ledger;
 use super::life::with_arena;
 use super::record::Arena;
 use super::slow::failed;
@@ -11,24 +12,32 @@ use crate::units::OwnerTag;
 use core::ptr::null_mut;
 
 impl Arena {
-    fn book_large_allocated(&self, tag: OwnerTag, blocks: u64, bytes: usize) -> bool {
-        let Some(ledger) = self.ledger(tag) else {
-            return false;
-        };
+    fn book_large_allocated(&self, ledger: &Ledger, blocks: u64, bytes: usize) {
         ledger.book_allocated(blocks, bytes);
         self.large_allocated[0].add(blocks);
         self.large_allocated[1].add(bytes as u64);
-        true
     }
 
-    fn book_large_freed(&self, tag: OwnerTag, blocks: u64, bytes: usize) -> bool {
-        let Some(ledger) = self.ledger(tag) else {
-            return false;
-        };
+    fn book_large_freed(&self, ledger: &Ledger, blocks: u64, bytes: usize) {
         ledger.book_freed(blocks, bytes);
+        uncharge(ledger, bytes);
         self.large_freed[0].add(blocks);
         self.large_freed[1].add(bytes as u64);
-        true
+    }
+}
+
+/// Raises the bound of a ledger's owner before bytes are handed out.
+fn charge(ledger: &Ledger, bytes: usize, fallible: bool) -> Result<(), AllocFailure> {
+    match ledger.owner() {
+        Some(owner) => owner.charge(bytes as u64, fallible),
+        None => Ok(()),
+    }
+}
+
+/// Lowers it after they came back.
+fn uncharge(ledger: &Ledger, bytes: usize) {
+    if let Some(owner) = ledger.owner() {
+        owner.uncharge(bytes as u64);
     }
 }
 
@@ -46,12 +55,16 @@ pub(super) fn allocate_in(
     zeroing: Zeroing,
 ) -> *mut u8 {
     arena.tick_now_and_then();
-    let tag = arena.current().tag();
-    let allocate = || large::reuse_or_allocate(&arena.places, size, align, tag, zeroing);
+    let ledger = arena.current();
+    let allocate = || {
+        let charged = large::block_bytes(size).unwrap_or(0);
+        charge(ledger, charged, arena.is_fallible())?;
+        large::reuse_or_allocate(&arena.places, size, align, ledger.tag(), zeroing)
+            .inspect_err(|_| uncharge(ledger, charged))
+    };
     match allocate().or_else(|failure| arena.reclaim(failure).and_then(|()| allocate())) {
         Ok(block) => {
-            // The current owner has a ledger, so this cannot fail.
-            arena.book_large_allocated(tag, 1, block.bytes);
+            arena.book_large_allocated(ledger, 1, block.bytes);
             core::ptr::with_exposed_provenance_mut(block.address)
         }
         Err(failure) => failed(failure),
@@ -72,7 +85,9 @@ pub(crate) unsafe fn deallocate(block: *mut u8) {
         // SAFETY: the caller's promise.
         unsafe {
             let large = large::of(block.addr());
-            if arena.book_large_freed(large.head.tag(), 1, large.bytes()) {
+            // Without memory for a ledger the block stays on the books.
+            if let Some(ledger) = arena.ledger(large.head.tag()) {
+                arena.book_large_freed(ledger, 1, large.bytes());
                 large.keep_or_release(&arena.places);
             }
         }
@@ -91,26 +106,33 @@ pub(crate) unsafe fn resize(block: *mut u8, size: usize, align: usize) -> *mut u
         // SAFETY: the caller's promise.
         unsafe {
             let large = large::of(block.addr());
-            let (tag, before) = (large.head.tag(), large.bytes());
-            if arena.ledger(tag).is_none() {
+            let before = large.bytes();
+            let Some(ledger) = arena.ledger(large.head.tag()) else {
+                return null_mut();
+            };
+            let Some(after) = large::block_bytes(size) else {
+                return null_mut();
+            };
+            let more = after.saturating_sub(before);
+            if charge(ledger, more, arena.is_fallible()).is_err() {
                 return null_mut();
             }
-            let (address, after) = match large.resize_in_place(size) {
-                Some(bytes) => (block, bytes),
+            let resized = match large.resize_in_place(size) {
+                Some(_) => block,
                 None => match large.relocate(size, align) {
-                    Some(new) => (
-                        core::ptr::with_exposed_provenance_mut(new.address),
-                        new.bytes,
-                    ),
-                    None => return null_mut(),
+                    Some(new) => core::ptr::with_exposed_provenance_mut(new.address),
+                    None => {
+                        uncharge(ledger, more);
+                        return null_mut();
+                    }
                 },
             };
             if after > before {
-                arena.book_large_allocated(tag, 0, after - before);
+                arena.book_large_allocated(ledger, 0, more);
             } else {
-                arena.book_large_freed(tag, 0, before - after);
+                arena.book_large_freed(ledger, 0, before - after);
             }
-            address
+            resized
         }
     })
     .unwrap_or(null_mut())
@@ -121,11 +143,14 @@ pub(crate) unsafe fn resize(block: *mut u8, size: usize, align: usize) -> *mut u
 /// # Safety
 /// The block is large, alive and the caller's.
 pub(super) unsafe fn retag(arena: &Arena, large: &Large, to: OwnerTag) -> bool {
-    let from = large.head.tag();
-    if arena.ledger(from).is_none() || arena.ledger(to).is_none() {
+    let (Some(from), Some(ledger)) = (arena.ledger(large.head.tag()), arena.ledger(to)) else {
         return false;
-    }
+    };
     let bytes = large.bytes();
+    // A hand-over is not refused for a limit.
+    let _ = charge(ledger, bytes, false);
     large.head.set_tag(to);
-    arena.book_large_allocated(to, 1, bytes) && arena.book_large_freed(from, 1, bytes)
+    arena.book_large_allocated(ledger, 1, bytes);
+    arena.book_large_freed(from, 1, bytes);
+    true
 }

@@ -7,6 +7,7 @@
 use super::bins::{Bins, empty_bins};
 use super::fast::current_bins;
 use super::orphans::{Node, Stack};
+use super::owner::MOVING;
 use super::record::PURGE_CALLS;
 use super::slow::publish;
 use super::{Arena, Life};
@@ -54,15 +55,24 @@ pub(crate) fn arenas() -> impl Iterator<Item = &'static Arena> {
     })
 }
 
+/// The thread's arena, if it has one and has not ended.
+#[inline(always)]
+pub(super) fn own() -> Option<&'static Arena> {
+    let arena = own_arena::get();
+    if arena.addr() <= ended().addr() {
+        return None;
+    }
+    // SAFETY: the thread has it.
+    Some(unsafe { &*arena })
+}
+
 /// Runs `work` with the thread's arena. `None` if there is no memory for one.
 #[inline]
 pub(crate) fn with_arena<T>(work: impl FnOnce(&'static Arena) -> T) -> Option<T> {
-    let arena = own_arena::get();
-    if arena.is_null() || arena == ended() {
-        return with_new_arena(work);
+    match own() {
+        Some(arena) => Some(work(arena)),
+        None => with_new_arena(work),
     }
-    // SAFETY: the thread has it.
-    Some(work(unsafe { &*arena }))
 }
 
 /// Whether the arena is this thread's, not one that it borrows for a call.
@@ -165,21 +175,20 @@ fn take_orphan() -> Option<&'static Arena> {
 
 /// Leaves an arena to whoever comes.
 fn orphan(arena: &'static Arena) {
+    arena.scopes.clear();
     arena.current.set(&arena.base_ledger);
+    arena.set_fallible(false);
     arena.let_go();
     ORPHANS.push(&arena.node);
 }
 
 /// The destructor of the thread-specific key.
 unsafe extern "C" fn thread_ends(_arena: *mut libc::c_void) {
-    let arena = own_arena::get();
-    if arena.is_null() || arena == ended() {
+    let Some(arena) = own() else {
         return;
-    }
+    };
     current_bins::set(empty_bins());
     own_arena::set(ended());
-    // SAFETY: the thread had it until now.
-    let arena = unsafe { &*arena };
     arena.trim_now();
     orphan(arena);
     DECAY.tick(&DEFAULT, coarse_millis());
@@ -231,22 +240,25 @@ pub(super) fn with_orphans(mut work: impl FnMut(&'static Arena)) {
 }
 
 /// Which locks the fork hooks took.
-static TAKEN: [AtomicBool; 4] = [const { AtomicBool::new(false) }; 4];
+static TAKEN: [AtomicBool; 5] = [const { AtomicBool::new(false) }; 5];
 
 unsafe extern "C" fn before_fork() {
     let start = START.lock_before_fork();
+    let moving = MOVING.lock_before_fork();
     let decay = DECAY.before_fork();
     let [growth, room] = DEFAULT.before_fork();
     // Forks of several threads are held apart by the locks.
-    for (place, taken) in TAKEN.iter().zip([start, decay, growth, room]) {
+    for (place, taken) in TAKEN.iter().zip([start, moving, decay, growth, room]) {
         place.store(taken, Relaxed);
     }
 }
 
 fn after_fork(in_child: bool) {
-    let [start, decay, growth, room] = [0, 1, 2, 3].map(|index: usize| TAKEN[index].load(Relaxed));
+    let [start, moving, decay, growth, room] =
+        [0, 1, 2, 3, 4].map(|index: usize| TAKEN[index].load(Relaxed));
     DEFAULT.after_fork([growth, room], in_child);
     DECAY.after_fork(decay, in_child);
+    MOVING.after_fork(moving, in_child);
     START.after_fork(start, in_child);
 }
 
@@ -260,6 +272,7 @@ unsafe extern "C" fn after_fork_in_child() {
     for arena in arenas() {
         if arena.life() == Life::Held && !core::ptr::eq(arena, own) {
             arena.abandon();
+            arena.scopes.clear();
         }
     }
     // A thread that vanished between two steps may have left the search's hints behind.

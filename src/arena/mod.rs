@@ -19,9 +19,15 @@ pub(crate) mod ledger;
 #[cfg(not(loom))]
 pub(crate) mod life;
 #[cfg(not(loom))]
+mod mixed;
+#[cfg(not(loom))]
 pub(crate) mod owner;
 #[cfg(not(loom))]
+pub(crate) mod owners;
+#[cfg(not(loom))]
 mod record;
+#[cfg(not(loom))]
+mod scopes;
 #[cfg(not(loom))]
 pub(crate) mod slow;
 #[cfg(not(loom))]

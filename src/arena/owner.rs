@@ -2,52 +2,121 @@
 
 use super::ledger::{Ledger, Totals};
 use super::life::{self, arenas, with_arena};
-use super::{large, slow};
-use crate::class::class_of_layout;
+use super::owners::Owner;
+use super::{Arena, large, slow};
+use crate::class::{CLASSES, class_of_layout};
 use crate::extent::fit::Zeroing;
+use crate::os::lock::Lock;
 use crate::pool::AllocFailure;
 use crate::run::descriptor::run_of;
 use crate::units::OwnerTag;
 use core::alloc::Layout;
 
-/// Makes `tag` the owner of what this thread allocates from now on. Returns the owner before, or
-/// `None`, with nothing changed, if there is no memory for a ledger or the thread has ended.
-pub(crate) fn enter(tag: OwnerTag) -> Option<OwnerTag> {
+/// A scope that a thread is in. It must be left on that thread; if the thread has ended by then,
+/// nothing happens.
+#[derive(Clone, Copy)]
+pub(crate) struct Entered {
+    arena: *const Arena,
+    index: u32,
+}
+
+/// Makes `tag` the owner of what this thread allocates from now on. `None`, with nothing changed,
+/// if there is no memory for a ledger or the thread has ended.
+#[inline]
+pub(crate) fn enter(tag: OwnerTag) -> Option<Entered> {
     with_arena(|arena| {
         if !life::is_own(arena) {
             return None;
         }
         let ledger = arena.ledger(tag)?;
-        let before = arena.current().tag();
-        arena.current.set(ledger);
-        slow::publish(arena);
-        Some(before)
+        let index = arena.scopes.push(ledger)?;
+        arena.set_current(ledger);
+        Some(Entered { arena, index })
     })
     .flatten()
+}
+
+/// Leaves a scope. If it was the innermost, the one around it that was not left yet goes on.
+#[inline]
+pub(crate) fn leave(entered: Entered) {
+    // SAFETY: arenas are never given up.
+    let arena = unsafe { &*entered.arena };
+    if life::is_own(arena) {
+        let now = arena.scopes.leave(entered.index);
+        arena.set_current(now.unwrap_or(&arena.base_ledger));
+    }
+}
+
+/// The owner of what this thread allocates now.
+pub(crate) fn current() -> OwnerTag {
+    with_arena(|arena| arena.current().tag()).unwrap_or(OwnerTag::UNATTRIBUTED)
+}
+
+/// Runs `work` so that a hard limit refuses memory rather than being passed.
+pub(crate) fn with_refusals<T>(work: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            with_arena(|arena| arena.set_fallible(self.0));
+        }
+    }
+    let _restore = Restore(with_arena(|arena| arena.set_fallible(true)).unwrap_or(false));
+    work()
 }
 
 /// What `tag` allocated and freed on all threads so far. Exact when nobody does either; never
 /// freed more than allocated.
 pub(crate) fn totals(tag: OwnerTag) -> Totals {
     let mut totals = Totals::default();
-    for_ledgers(tag, |ledger| ledger.add_freed(&mut totals));
-    for_ledgers(tag, |ledger| ledger.add_allocated(&mut totals));
+    add_freed(tag, &mut totals);
+    add_allocated(tag, &mut totals);
     totals
 }
 
+/// The first half of [`totals`]. Who reads several owners reads this of all of them first.
+pub(crate) fn add_freed(tag: OwnerTag, totals: &mut Totals) {
+    for_ledgers(tag, |ledger| ledger.add_freed(totals));
+}
+
+/// The second half.
+pub(crate) fn add_allocated(tag: OwnerTag, totals: &mut Totals) {
+    for_ledgers(tag, |ledger| ledger.add_allocated(totals));
+}
+
+/// Live blocks by class. Exact while nobody allocates or frees.
+pub(crate) fn classes(tag: OwnerTag) -> [i64; CLASSES] {
+    let mut live = [0; CLASSES];
+    for_ledgers(tag, |ledger| ledger.add_classes(&mut live));
+    live
+}
+
+/// Whether any thread is in a scope of `tag`.
+pub(crate) fn is_entered(tag: OwnerTag) -> bool {
+    let mut entered = false;
+    for_ledgers(tag, |ledger| entered |= ledger.is_entered());
+    entered
+}
+
+/// Gives back what this thread keeps for an owner without need.
+pub(crate) fn settle(tag: OwnerTag) {
+    with_arena(|arena| arena.settle(tag));
+}
+
 fn for_ledgers(tag: OwnerTag, mut visit: impl FnMut(&'static Ledger)) {
-    for arena in arenas() {
-        if tag == OwnerTag::UNATTRIBUTED {
-            visit(&arena.base_ledger);
-        } else {
-            arena
-                .ledgers
-                .iter()
-                .filter(|ledger| ledger.tag() == tag)
-                .for_each(&mut visit);
-        }
+    if tag == OwnerTag::UNATTRIBUTED {
+        arenas().for_each(|arena| visit(&arena.base_ledger));
+    } else if let Some(owner) = Owner::find(tag) {
+        owner.ledgers().for_each(visit);
     }
 }
+
+/// Whether the byte at an address lies in memory of bursar's.
+pub(crate) fn is_ours(block: *mut u8) -> bool {
+    crate::pool::DEFAULT.region_of(block.addr()).is_some()
+}
+
+/// Held while a block is given to another owner.
+pub(super) static MOVING: Lock<()> = Lock::new(());
 
 /// The owner of a block.
 ///
@@ -71,6 +140,8 @@ pub(crate) unsafe fn tag_of(block: *mut u8, layout: Layout) -> OwnerTag {
 /// The block is alive, was allocated with this layout, and is the caller's.
 pub(crate) unsafe fn retag(block: *mut u8, layout: Layout, to: OwnerTag) -> bool {
     with_arena(|arena| {
+        // Two threads may hand over the same block.
+        let _moving = MOVING.lock();
         // SAFETY: the caller's promise.
         unsafe {
             let Some(class) = class_of_layout(layout) else {
@@ -78,25 +149,28 @@ pub(crate) unsafe fn retag(block: *mut u8, layout: Layout, to: OwnerTag) -> bool
                 return large::retag(arena, large, to);
             };
             let run = &*run_of(block, class);
-            let from = run.tag_of(block.addr());
-            let Some(ledger) = arena.ledger(to) else {
-                return false;
-            };
-            let Some(side) = run.install_side() else {
-                return false;
-            };
-            if arena.ledger(from).is_none()
-                || side
-                    .as_ref()
-                    .set_tag(run.slot_of(block.addr()), to)
-                    .is_err()
-            {
+            let (own, from) = (run.head.tag(), run.tag_of(block.addr()));
+            // Nothing fails once the first count is made.
+            if arena.ledger(from).is_none() {
                 return false;
             }
+            let Some(side) = run.install_side(false) else {
+                return false;
+            };
             let bytes = class.row().size as usize;
-            ledger.book_allocated(1, bytes);
-            arena.mixed.bin(class).allocated.bump();
-            arena.book_freed(from, class)
+            let Some(ledger) = arena.book_allocated(to, class) else {
+                return false;
+            };
+            if to != own {
+                // A hand-over is not refused for a limit.
+                let _ = ledger.charge(bytes, false);
+            }
+            side.as_ref().set_tag(run.slot_of(block.addr()), to);
+            match arena.book_freed(from, class) {
+                Some(ledger) if from != own => ledger.uncharge(bytes),
+                _ => {}
+            }
+            true
         }
     })
     .unwrap_or(false)

@@ -2,16 +2,19 @@
 
 use super::bins::Bins;
 use super::counter::Counter;
+use super::fast;
 use super::ledger::{Ledger, Ledgers};
 use super::orphans::Node;
+use super::scopes::Scopes;
+use crate::class::CLASSES;
 use crate::extent::decay::DECAY;
 use crate::extent::places::Places;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
 use crate::pool::{AllocFailure, DEFAULT};
-use crate::run::descriptor::{Run, Slot, run_of};
+use crate::run::descriptor::{Run, Slot};
 use crate::units::{ClassIndex, OwnerTag};
 use core::cell::Cell;
-use core::ptr::null_mut;
+use core::ptr::{null, null_mut};
 
 /// Who has an arena.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,14 +36,20 @@ pub(crate) struct Arena {
     pub(super) node: Node,
     /// Bins of what no consumer claimed.
     pub(crate) base: Bins,
-    /// Bins of runs whose slots have several owners.
-    pub(crate) mixed: Bins,
+    /// Bins of runs whose slots have several owners, once there is one beside [`base`](Self::base).
+    mixed: AtomicPtr<Bins>,
     /// The book of what no consumer claimed.
     pub(crate) base_ledger: Ledger,
     /// The books of consumers.
     pub(crate) ledgers: Ledgers,
     /// The book of the owner whose scope the thread is in.
     pub(super) current: Cell<*const Ledger>,
+    /// The scopes that it is in.
+    pub(super) scopes: Scopes,
+    /// Blocks that the current owner took from mixed runs since its scope was entered.
+    stay: Cell<u32>,
+    /// The thread can take a refusal: hard limits hold.
+    fallible: Cell<bool>,
     /// Unused runs that are kept for the next request, oldest first.
     pub(super) unused: [Cell<*const Run>; KEPT],
     /// Spans of large blocks that this thread freed last.
@@ -76,9 +85,6 @@ unsafe impl Sync for Arena {}
 pub(super) const KEPT: usize = 8;
 /// Touched bytes of those runs at most.
 const KEPT_BYTES: usize = KEPT * crate::run::descriptor::WIDE;
-/// A consumer that allocated this much on a thread gets bins of its own there.
-const OWN_BINS_BYTES: u64 = 4096;
-
 /// Counts the calls for a purge of everything, so that every thread heeds each once.
 pub(super) static PURGE_CALLS: AtomicU64 = AtomicU64::new(0);
 
@@ -87,10 +93,13 @@ impl Arena {
         Arena {
             node: Node::new(),
             base: Bins::new(),
-            mixed: Bins::new(),
+            mixed: AtomicPtr::new(null_mut()),
             base_ledger: Ledger::new(OwnerTag::UNATTRIBUTED),
             ledgers: Ledgers::new(),
             current: Cell::new(core::ptr::null()),
+            scopes: Scopes::new(),
+            stay: Cell::new(0),
+            fallible: Cell::new(false),
             unused: [const { Cell::new(core::ptr::null()) }; KEPT],
             places: Places::new(),
             trim_due: AtomicU64::new(0),
@@ -116,8 +125,10 @@ impl Arena {
     pub(super) fn begin(&'static self, number: usize) {
         self.number.set(number);
         self.base.arena.set(self);
-        self.mixed.arena.set(self);
         self.base.ledger.set(&self.base_ledger);
+        for class in 0..CLASSES {
+            self.base.set_fills(ClassIndex(class as u8), true);
+        }
         self.base_ledger.set_bins(&self.base);
         self.current.set(&self.base_ledger);
     }
@@ -149,16 +160,68 @@ impl Arena {
         self.life.store(Life::Abandoned as u32, Relaxed);
     }
 
+    /// Bins of runs whose slots have several owners, if there are any.
+    pub(crate) fn mixed(&self) -> Option<&'static Bins> {
+        // Acquire pairs with the Release in `mixed_or_new`: they are initialised.
+        // SAFETY: bins are never given up.
+        unsafe { self.mixed.load(Ordering::Acquire).as_ref() }
+    }
+
+    #[inline]
+    pub(super) fn mixed_or_new(&'static self) -> Option<&'static Bins> {
+        if let Some(mixed) = self.mixed() {
+            return Some(mixed);
+        }
+        let bins = Bins::make(self, null())?;
+        self.mixed
+            .store(core::ptr::from_ref(bins).cast_mut(), Ordering::Release);
+        Some(bins)
+    }
+
+    /// Counts one more block that the current owner takes from mixed runs; how many it took since
+    /// its scope was entered.
+    #[inline]
+    pub(super) fn stay(&self) -> u32 {
+        let stay = self.stay.get().saturating_add(1);
+        self.stay.set(stay);
+        stay
+    }
+
+    /// Whether hard limits hold for the thread's requests.
+    pub(super) fn is_fallible(&self) -> bool {
+        self.fallible.get()
+    }
+
+    /// Says whether hard limits hold for the thread's requests; what was said before.
+    pub(super) fn set_fallible(&self, fallible: bool) -> bool {
+        self.fallible.replace(fallible)
+    }
+
+    /// Makes the owner of a ledger the current one.
+    #[inline]
+    pub(super) fn set_current(&self, ledger: &Ledger) {
+        self.current.set(ledger);
+        self.stay.set(0);
+        fast::current_bins::set(ledger.shown.get());
+    }
+
     /// The book of the current owner.
     pub(super) fn current(&self) -> &'static Ledger {
         // SAFETY: never null after `begin`; ledgers are never given up.
         unsafe { &*self.current.get() }
     }
 
+    /// The book of what no consumer claimed.
+    pub(super) fn base_ledger(&self) -> &'static Ledger {
+        // SAFETY: arenas are never given up.
+        unsafe { &*core::ptr::from_ref(&self.base_ledger) }
+    }
+
     /// The book of `tag`, made if need be.
-    pub(super) fn ledger(&self, tag: OwnerTag) -> Option<&Ledger> {
+    #[inline]
+    pub(super) fn ledger(&self, tag: OwnerTag) -> Option<&'static Ledger> {
         if tag == OwnerTag::UNATTRIBUTED {
-            Some(&self.base_ledger)
+            Some(self.base_ledger())
         } else {
             self.ledgers.find_or_add(tag)
         }
@@ -169,115 +232,117 @@ impl Arena {
         let before = self.current.replace(ledger);
         let result = work();
         self.current.set(before);
-        // The work may have given the other owner bins of its own, and let the fast paths use them.
+        // The work may have given the other owner bins, and let the fast paths use them.
         super::slow::publish(self);
         result
     }
 
     /// A block of `class` for the current owner, counted.
+    #[inline]
     pub(super) fn take(&'static self, class: ClassIndex) -> Result<Slot, AllocFailure> {
         let taken = self.take_once(class);
         taken.or_else(|failure| self.reclaim(failure).and_then(|()| self.take_once(class)))
     }
 
+    #[inline]
     fn take_once(&'static self, class: ClassIndex) -> Result<Slot, AllocFailure> {
         let ledger = self.current();
-        let Some(bins) = ledger.bins() else {
-            return self.take_mixed(class, ledger);
-        };
+        match ledger.bins().filter(|bins| bins.fills(class)) {
+            Some(bins) => self.take_filled(class, bins),
+            None => self.take_mixed(class, ledger),
+        }
+    }
+
+    /// A block of `class` from runs of one owner's own.
+    pub(super) fn take_filled(
+        &'static self,
+        class: ClassIndex,
+        bins: &Bins,
+    ) -> Result<Slot, AllocFailure> {
         // SAFETY: the caller has this arena.
-        let slot = unsafe { bins.take(class, |_| true)? };
+        let slot = unsafe { bins.take(class)? };
         bins.bin(class).allocated.bump();
         self.tick_now_and_then();
         Ok(slot)
     }
 
-    /// The same for an owner without bins of its own.
+    /// The bins that count a block of an owner outside its own runs: the mixed ones, where the
+    /// ledger has room to count it among a `few`, or else the owner's own.
+    fn booking_bins(
+        &'static self,
+        ledger: &'static Ledger,
+        few: impl FnOnce() -> bool,
+    ) -> Option<&'static Bins> {
+        // What no consumer claimed always has bins; there may be no mixed ones.
+        if ledger.owner().is_some() {
+            let mixed = self.mixed_or_new()?;
+            if few() {
+                return Some(mixed);
+            }
+        }
+        self.bins_of(ledger)
+    }
+
+    /// The owner's own bins, made if need be.
     #[cold]
-    fn take_mixed(&'static self, class: ClassIndex, ledger: &Ledger) -> Result<Slot, AllocFailure> {
-        let tag = ledger.tag();
-        let accepts = |run: &Run| {
-            run.side().is_none_or(|side| {
-                // SAFETY: the array is the run's.
-                let side = unsafe { side.as_ref() };
-                if run.is_unused() {
-                    side.vacate();
-                }
-                side.accepts(tag)
-            })
-        };
-        // SAFETY: the caller has this arena.
-        let slot = unsafe { self.mixed.take(class, accepts)? };
-        let bin = self.mixed.bin(class);
-        // SAFETY: a slot that is handed out keeps its run alive.
-        let run = unsafe { &*run_of(slot.address.as_ptr(), class) };
-        let address = slot.address.as_ptr();
-        // SAFETY: the array is the run's, and accepts the tag.
-        let tagged = run.install_side().is_some_and(|side| unsafe {
-            side.as_ref()
-                .set_tag(run.slot_of(address.addr()), tag)
-                .is_ok()
-        });
-        if !tagged {
-            // SAFETY: the slot was taken just now.
-            unsafe { run.put_slot(address) };
-            return Err(AllocFailure::Metadata);
-        }
-        ledger.book_allocated(1, class.row().size as usize);
-        bin.allocated.bump();
-        self.consider_own_bins(ledger);
-        self.tick_now_and_then();
-        Ok(slot)
-    }
-
-    /// Gives an owner that has allocated enough here bins of its own. Without memory for them it
-    /// goes on with mixed runs.
-    fn consider_own_bins(&'static self, ledger: &Ledger) {
-        if ledger.allocated_bytes.get() < OWN_BINS_BYTES {
-            return;
-        }
-        let Some(record) = crate::pool::metadata::allocate(size_of::<Bins>()) else {
-            return;
-        };
-        let record = record.cast::<Bins>();
-        // SAFETY: a fresh record of that size.
-        let bins = unsafe {
-            record.write(Bins::new());
-            record.as_ref()
-        };
-        bins.arena.set(self);
-        bins.ledger.set(ledger);
-        ledger.set_bins(bins);
-        super::slow::publish(self);
-    }
-
-    /// Counts a block of `class` that belonged to `tag` as freed. False if there is no memory for
-    /// a ledger.
-    pub(super) fn book_freed(&self, tag: OwnerTag, class: ClassIndex) -> bool {
-        let Some(ledger) = self.ledger(tag) else {
-            return false;
-        };
+    pub(super) fn bins_of(&'static self, ledger: &'static Ledger) -> Option<&'static Bins> {
         if let Some(bins) = ledger.bins() {
-            bins.bin(class).freed.bump();
-        } else {
-            ledger.book_freed(1, class.row().size as usize);
-            self.mixed.bin(class).freed.bump();
+            return Some(bins);
         }
-        true
+        let bins = Bins::make(self, ledger)?;
+        ledger.set_bins(bins);
+        if core::ptr::eq(ledger, self.current()) {
+            super::slow::publish(self);
+        }
+        Some(bins)
+    }
+
+    /// Counts a block of `class` as freed, whose owner `tag` is not the current one or whose run
+    /// is not its owner's. Its ledger; `None` if there is no memory for the count.
+    #[inline]
+    pub(super) fn book_freed(
+        &'static self,
+        tag: OwnerTag,
+        class: ClassIndex,
+    ) -> Option<&'static Ledger> {
+        let ledger = self.ledger(tag)?;
+        let bins = self.booking_bins(ledger, || ledger.book_few_freed(class))?;
+        bins.bin(class).freed.bump();
+        Some(ledger)
+    }
+
+    /// The same for a block that is given to `tag`.
+    pub(super) fn book_allocated(
+        &'static self,
+        tag: OwnerTag,
+        class: ClassIndex,
+    ) -> Option<&'static Ledger> {
+        let ledger = self.ledger(tag)?;
+        let bins = self.booking_bins(ledger, || ledger.book_few_allocated(class))?;
+        bins.bin(class).allocated.bump();
+        Some(ledger)
     }
 
     /// [`tick`](Self::tick), for slow paths that are not that slow: reads the clock at every 32nd
     /// call.
     #[inline]
     pub(super) fn tick_now_and_then(&'static self) {
-        let calls = self.calls.get().wrapping_add(1);
-        self.calls.set(calls);
-        if calls.is_multiple_of(32) || self.diverted.load(Relaxed) {
+        if self.counts_down() || self.diverted.load(Relaxed) {
             self.tick();
         }
     }
 
+    /// Counts a call; whether it is time for a [`tick`](Self::tick).
+    #[inline(always)]
+    pub(super) fn counts_down(&self) -> bool {
+        let calls = self.calls.get().wrapping_add(1);
+        self.calls.set(calls);
+        calls.is_multiple_of(32)
+    }
+
     /// What is due now and then: looking through the runs, and the pool's decay.
+    #[cold]
+    #[inline(never)]
     pub(super) fn tick(&'static self) {
         let now = crate::os::clock::coarse_millis();
         self.diverted.store(false, Relaxed);
@@ -289,11 +354,13 @@ impl Arena {
         DECAY.tick(&DEFAULT, now);
     }
 
-    /// A run of `bins` has become unused: keeps it for the next request, or gives it back.
+    /// A run has become unused: keeps it for the next request, or gives it back.
     ///
     /// # Safety
-    /// The caller has this arena; the run is in a list of these bins, which are the arena's.
-    pub(super) unsafe fn retire(&self, bins: &Bins, run: &Run) {
+    /// The caller has this arena; the run is in a list of its bins.
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn retire(&self, run: &Run) {
         if run.is_kept() {
             return;
         }
@@ -326,11 +393,8 @@ impl Arena {
             unsafe { self.give_back(oldest) };
         }
         if bytes > KEPT_BYTES {
-            // SAFETY: as above; the run is in the list of its bins.
-            unsafe {
-                bins.unlink(run);
-                run.release();
-            }
+            // SAFETY: as above.
+            unsafe { self.give_back(run) };
         } else {
             run.set_kept(true);
             self.unused[kept].set(run);
@@ -346,7 +410,7 @@ impl Arena {
         unsafe {
             let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
             bins.unlink(run);
-            run.release();
+            bins.release(run);
         }
     }
 
@@ -400,7 +464,7 @@ impl Arena {
                 let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
                 bins.link(run);
                 if (*run).is_unused() {
-                    self.retire(bins, &*run);
+                    self.retire(&*run);
                 }
             }
         })
@@ -416,7 +480,8 @@ impl Arena {
                 if (*run).remote.count() == (*run).row().slots {
                     // What the freers did to the run is seen before it is taken apart.
                     (*run).remote.take((*run).start());
-                    (*run).release();
+                    let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
+                    bins.release(&*run);
                 } else {
                     self.notify(run);
                 }

@@ -1,15 +1,17 @@
 //! What the fast paths leave: a run without a free slot, a block of another owner, thread or run
 //! in a special state, a thread without an arena.
 
-use super::bins::{Bins, empty_bins};
+use super::bins::Bins;
 use super::fast::current_bins;
+use super::ledger::Ledger;
 use super::{Arena, life};
 use crate::config;
+use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
 use crate::pool::AllocFailure;
-use crate::run::descriptor::{Run, run_of};
+use crate::run::descriptor::{Run, TAGGED, run_of};
 use crate::units::ClassIndex;
-use core::ptr::null_mut;
+use core::ptr::{NonNull, null_mut};
 
 thread_word! {
     /// Why this thread's last allocation failed.
@@ -26,15 +28,17 @@ pub(crate) fn failed(failure: AllocFailure) -> *mut u8 {
 /// Lets the fast paths use the bins of the arena's current owner, if it has any and the arena is
 /// the thread's own.
 pub(super) fn publish(arena: &Arena) {
-    if !life::is_own(arena) {
-        return;
+    if life::is_own(arena) {
+        current_bins::set(arena.current().shown.get());
     }
-    let bins = arena
-        .current()
-        .bins()
-        .map_or(empty_bins(), core::ptr::from_ref);
-    // In junk mode every request takes the slow path, which fills blocks.
-    current_bins::set(if config::junk() { empty_bins() } else { bins });
+}
+
+/// A block of `class` for an owner that shares runs, if everything is at hand. Calls nothing.
+#[inline(always)]
+pub(crate) fn allocate_few(class: ClassIndex) -> Option<*mut u8> {
+    let arena = life::own().filter(|_| !config::junk())?;
+    // SAFETY: the arena is this thread's.
+    unsafe { arena.take_few(class) }.map(NonNull::as_ptr)
 }
 
 /// A block of `class`, through the slow path.
@@ -80,13 +84,50 @@ fn junk(block: *mut u8, class: ClassIndex, byte: u8) {
     unsafe { block.write_bytes(byte, size) };
 }
 
-/// Takes a block back, through the slow path.
+/// Takes back a block that the fast path leaves: another owner's, in a run of this thread's, or
+/// else one for [`deallocate_anywhere`]. Calls nothing but at its end, so that it needs no stack.
 ///
 /// # Safety
 /// As for [`super::fast::deallocate`].
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
+    // SAFETY: the caller's promise; bins are never given up.
+    unsafe {
+        let Some(arena) = life::own().filter(|_| !config::junk()) else {
+            return deallocate_anywhere(block, class);
+        };
+        let run = &*run_of(block, class);
+        let word = run.owner.load(Relaxed);
+        let bins = &*core::ptr::with_exposed_provenance::<Bins>(word & !TAGGED);
+        if !core::ptr::eq(bins.arena.get(), arena) || run.free.get().is_null() {
+            return deallocate_anywhere(block, class);
+        }
+        if word & TAGGED == 0 {
+            bins.bin(class).freed.bump();
+        } else if !arena.book_few_freed(bins, run, block, class) {
+            return deallocate_anywhere(block, class);
+        }
+        run.put_slot(block);
+        let bin = bins.bin(class);
+        let this = core::ptr::from_ref(run).cast_mut();
+        if run.surplus.get() >= 0 {
+            bin.set_current(this);
+        } else if run.is_unused() && (run.is_wide() || bin.current() != this) {
+            return arena.retire(run);
+        }
+        if arena.counts_down() {
+            arena.tick();
+        }
+    }
+}
+
+/// Takes a block back, whosever it is.
+///
+/// # Safety
+/// As for [`super::fast::deallocate`].
+#[inline(never)]
+unsafe fn deallocate_anywhere(block: *mut u8, class: ClassIndex) {
     if config::junk() {
         junk(block, class, JUNK_FREED);
     }
@@ -96,22 +137,47 @@ pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
         // SAFETY: the caller's promise.
         unsafe {
             let run = run_of(block, class).cast_mut();
-            if !arena.book_freed((*run).tag_of(block.addr()), class) {
+            let Some(ledger) = book_freed(arena, &*run, block, class) else {
                 return;
-            }
-            if let Some(side) = (*run).side() {
-                // The next block in the slot may come from the fast path, which sets no tag.
-                side.as_ref().reset((*run).slot_of(block.addr()));
-            }
+            };
             let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
             if core::ptr::eq(bins.arena.get(), arena) {
                 free_here(arena, bins, &*run, block);
             } else {
+                ledger.book_freed_remotely();
                 free_remotely(run, block);
             }
             arena.tick_now_and_then();
         }
     });
+}
+
+/// Counts a block as freed that is not in a run of its owner's on this thread. The owner's ledger
+/// here; `None` if there is no memory for the count.
+///
+/// # Safety
+/// The block is of that run and class, alive, and not used any more.
+unsafe fn book_freed(
+    arena: &'static Arena,
+    run: &Run,
+    block: *mut u8,
+    class: ClassIndex,
+) -> Option<&'static Ledger> {
+    let own = run.head.tag();
+    let Some(side) = run.side() else {
+        return arena.book_freed(own, class);
+    };
+    let slot = run.slot_of(block.addr());
+    // SAFETY: the array is the run's, which the block keeps alive.
+    let side = unsafe { side.as_ref() };
+    let tag = side.tag(slot);
+    let ledger = arena.book_freed(tag, class)?;
+    if tag != own {
+        ledger.uncharge(class.row().size as usize);
+        // In a run of its owner's the next block may come from the fast path, which sets no tag.
+        side.set_tag(slot, own);
+    }
+    Some(ledger)
 }
 
 /// Takes back a block of a run of this thread's bins.
@@ -124,11 +190,12 @@ unsafe fn free_here(arena: &Arena, bins: &Bins, run: &Run, block: *mut u8) {
         if run.put_slot(block) && !unpark(bins, run) {
             return;
         }
+        let bin = bins.bin(run.head.class());
+        let this = core::ptr::from_ref(run).cast_mut();
         if run.surplus.get() >= 0 {
-            let current = core::ptr::from_ref(run).cast_mut();
-            bins.bin(run.head.class()).set_current(current);
-        } else if run.is_unused() {
-            arena.retire(bins, run);
+            bin.set_current(this);
+        } else if run.is_unused() && (run.is_wide() || bin.current() != this) {
+            arena.retire(run);
         }
     }
 }
@@ -174,10 +241,7 @@ unsafe fn free_remotely(run: *mut Run, block: *mut u8) {
 pub(crate) fn retire(run: &Run) {
     life::with_arena(|arena| {
         // SAFETY: the run is in a list of the current bins, which are this arena's.
-        unsafe {
-            let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
-            arena.retire(bins, run);
-        }
+        unsafe { arena.retire(run) };
         arena.tick_now_and_then();
     });
 }

@@ -18,6 +18,7 @@ use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::os::thread;
 use crate::pool::{AllocFailure, DEFAULT};
 use crate::run::descriptor::Run;
+use crate::units::OwnerTag;
 use core::fmt;
 
 /// How thoroughly an arena looks through its runs.
@@ -62,23 +63,45 @@ impl Arena {
         if !matches!(zeal, Zeal::Idle | Zeal::Late) {
             release_kept(self, true);
         }
-        let mut purged = self.trim_bins(&self.base, zeal) + self.trim_bins(&self.mixed, zeal);
-        for bins in self.ledgers.iter().filter_map(Ledger::bins) {
-            purged += self.trim_bins(bins, zeal);
+        let mut purged = self.trim_bins(&self.base, zeal);
+        purged += self.mixed().map_or(0, |mixed| self.trim_bins(mixed, zeal));
+        for ledger in self.ledgers.iter() {
+            purged += self.trim_ledger(ledger, zeal);
         }
         DEFAULT.counts.purged_in_runs.fetch_add(purged, Relaxed);
+        purged
+    }
+
+    /// Gives back what is kept for the owner of a tag.
+    pub(super) fn settle(&self, tag: OwnerTag) {
+        if let Some(ledger) = self.ledgers.find(tag) {
+            self.collect_notified();
+            self.trim_ledger(ledger, Zeal::Unused);
+        }
+    }
+
+    /// Gives back what is kept for one owner.
+    fn trim_ledger(&self, ledger: &Ledger, zeal: Zeal) -> u64 {
+        if !ledger.is_entered() || zeal == Zeal::All {
+            ledger.give_slack_back(0);
+        }
+        let Some(bins) = ledger.bins() else {
+            return 0;
+        };
+        let purged = self.trim_bins(bins, zeal);
+        bins.forget_empty();
         purged
     }
 
     fn trim_bins(&self, bins: &Bins, zeal: Zeal) -> u64 {
         (0..CLASSES)
             .flat_map(|class| bins.runs(class))
-            .map(|run| self.trim_run(run, zeal))
+            .map(|run| self.trim_run(bins, run, zeal))
             .sum()
     }
 
     /// Gives back what one run can spare. Returns the bytes of pages inside a run that lives on.
-    fn trim_run(&self, run: &Run, zeal: Zeal) -> u64 {
+    fn trim_run(&self, bins: &Bins, run: &Run, zeal: Zeal) -> u64 {
         // SAFETY: the caller has this arena, and the run is in a list of its bins.
         unsafe {
             // What other threads emptied is not wanted here soon.
@@ -101,7 +124,10 @@ impl Arena {
             }
             // Once: a run that stays as it is has nothing more to give.
             if zeal == Zeal::All || (zeal != Zeal::Unused && looks == IDLE_LOOKS) {
-                return run.purge_unused() as u64;
+                let before = run.available_bytes();
+                let purged = run.purge_unused() as u64;
+                bins.uncharge(before - run.available_bytes());
+                return purged;
             }
             0
         }
@@ -111,11 +137,13 @@ impl Arena {
     /// failure again where that cannot help.
     #[cold]
     pub(super) fn reclaim(&self, failure: AllocFailure) -> Result<(), AllocFailure> {
-        if !matches!(
-            failure,
-            AllocFailure::AddressSpace { .. } | AllocFailure::Commit { .. }
-        ) {
-            return Err(failure);
+        match failure {
+            AllocFailure::AddressSpace { .. } | AllocFailure::Commit { .. } => {}
+            AllocFailure::Limit { .. } => {
+                self.trim_ledger(self.current(), Zeal::All);
+                return Ok(());
+            }
+            _ => return Err(failure),
         }
         // Where memory is short for long, each request would walk all runs in vain.
         let now = coarse_millis();

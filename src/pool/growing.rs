@@ -12,6 +12,13 @@ use core::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AllocFailure {
+    /// The owner is at its hard limit, and the thread said that it can take a refusal.
+    Limit {
+        /// The limit.
+        limit: u64,
+        /// Bytes that were to be added.
+        bytes: u64,
+    },
     /// The request is larger than the largest span that a region can hold.
     TooLarge {
         /// Bytes that were asked for.
@@ -34,6 +41,9 @@ pub enum AllocFailure {
 impl fmt::Display for AllocFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            AllocFailure::Limit { limit, bytes } => {
+                write!(f, "{bytes} bytes more would pass the hard limit of {limit}")
+            }
             AllocFailure::TooLarge { bytes } => {
                 write!(f, "{bytes} bytes are more than a region holds")
             }

@@ -284,13 +284,19 @@ impl Run {
         NonNull::new(self.side.load(crate::os::sync::Ordering::Acquire))
     }
 
-    /// The tags of its slots, which have their own from now on; `None` if there is no memory.
-    pub(crate) fn install_side(&self) -> Option<NonNull<Side>> {
+    /// The tags of its slots, which have their own from now on; `None` if there is no memory. Those
+    /// of a `fresh` run, of which no block is out, are set as blocks are handed out.
+    pub(crate) fn install_side(&self, fresh: bool) -> Option<NonNull<Side>> {
         use crate::os::sync::Ordering::{AcqRel, Acquire};
         if let Some(side) = self.side() {
             return Some(side);
         }
-        let made = Side::new(self.head.tag(), self.row().slots)?;
+        let slots = self.row().slots;
+        let made = if fresh {
+            Side::new(slots)?
+        } else {
+            Side::filled(self.head.tag(), slots)?
+        };
         // Release: the contents are seen with the pointer. Acquire: those of a faster thread's.
         let won = self
             .side
@@ -299,7 +305,7 @@ impl Run {
             Ok(_) => made,
             Err(other) => {
                 // SAFETY: nobody has seen it.
-                unsafe { Side::release(made, self.row().slots) };
+                unsafe { Side::release(made, slots) };
                 NonNull::new(other)?
             }
         };
@@ -315,6 +321,21 @@ impl Run {
             Some(side) => unsafe { side.as_ref().tag(self.slot_of(address)) },
             None => self.head.tag(),
         }
+    }
+
+    /// At most what extending the run by one unit makes available, in bytes.
+    pub(crate) fn unit_bytes(&self) -> usize {
+        let size = self.row().size as usize;
+        if self.unit_is_slot() {
+            size
+        } else {
+            (page_size() / size + 2) * size
+        }
+    }
+
+    /// What its slots occupy that are available.
+    pub(crate) fn available_bytes(&self) -> u64 {
+        u64::from(self.available.get()) * u64::from(self.row().size)
     }
 
     /// Whether a unit is a slot rather than an OS page.
@@ -361,19 +382,29 @@ impl Run {
             // SAFETY: the caller's promise.
             unsafe { self.collect() };
         }
-        let slot = match NonNull::new(self.free.get()) {
-            Some(first) => {
-                // SAFETY: a slot on the free list holds its link.
-                self.free.set(unsafe { first.as_ref().next });
-                Slot {
-                    address: first.cast(),
-                    zero: false,
-                }
-            }
-            None => self.extend()?,
-        };
+        // SAFETY: the caller's promise.
+        if let Some(address) = unsafe { self.take_first() } {
+            return Some(Slot {
+                address,
+                zero: false,
+            });
+        }
+        let slot = self.extend()?;
         self.surplus.set(self.surplus.get() + 1);
         Some(slot)
+    }
+
+    /// The first slot of the free list.
+    ///
+    /// # Safety
+    /// The caller is the run's owner.
+    #[inline(always)]
+    pub(crate) unsafe fn take_first(&self) -> Option<NonNull<u8>> {
+        let first = NonNull::new(self.free.get())?;
+        // SAFETY: a slot on the free list holds its link.
+        self.free.set(unsafe { first.as_ref().next });
+        self.surplus.set(self.surplus.get() + 1);
+        Some(first.cast())
     }
 
     /// Puts a slot on the free list. Whether the list was empty: the run may be full no longer.

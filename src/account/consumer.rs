@@ -1,0 +1,219 @@
+//! Consumers: names, ids, their place in the tree.
+
+use super::registry::{self, Account, Kind};
+use super::scope::Scope;
+use super::usage::{ClassUsage, Usage};
+use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::string::String;
+use std::sync::Arc;
+
+/// Somebody who holds memory: a query, an operator, a task, a cache.
+///
+/// What a thread allocates in a consumer's [scope](Consumer::enter) is the consumer's until it is
+/// freed, by whichever thread, or handed over with [`transfer`](crate::transfer). Two consumers of
+/// the same name are two consumers: each has an id of its own, which no other ever has in this
+/// process. Clones are handles to the same consumer; making one is two atomic additions.
+///
+/// A consumer whose last handle is gone while bytes of it are alive stays on the books, and in
+/// reports, until the last of them is freed. Its slot then serves another consumer, under a new
+/// id.
+///
+/// ```
+/// let sort = bursar::Consumer::new("sort");
+/// let rows = sort.run(|| vec![0u64; 1000]);
+/// # #[cfg(any())] // holds where bursar is installed as the global allocator
+/// assert!(sort.usage().live_bytes >= 8000);
+/// drop(rows);
+/// assert_eq!(sort.usage().live_bytes, 0);
+/// ```
+pub struct Consumer(Arc<Account>);
+
+/// Ids in the order of their making.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+fn next_id() -> u64 {
+    // Relaxed: an id says nothing about anything else.
+    NEXT_ID.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Consumer {
+    /// A consumer of that name with a fresh id. It cannot spill, and is below no other.
+    ///
+    /// Costs a lock and two allocations, which are charged to bursar's own consumer.
+    pub fn new(name: impl Into<String>) -> Consumer {
+        Self::make(&name.into(), None, false)
+    }
+
+    /// A consumer below this one: its bytes are part of this one's subtree totals and limits. It
+    /// keeps this one alive.
+    pub fn child(&self, name: impl Into<String>) -> Consumer {
+        Self::make(&name.into(), Some(&self.0), false)
+    }
+
+    /// The same consumer, which can or cannot free memory when it is asked to.
+    #[must_use]
+    pub fn with_can_spill(self, can_spill: bool) -> Consumer {
+        self.0.set_can_spill(can_spill);
+        self
+    }
+
+    /// A consumer with the same name, parent and ability to spill, and a fresh id.
+    #[must_use]
+    pub fn clone_with_new_id(&self) -> Consumer {
+        Self::make(self.name(), self.0.parent(), self.can_spill())
+    }
+
+    fn make(name: &str, parent: Option<&Arc<Account>>, can_spill: bool) -> Consumer {
+        let account = registry::open(name, next_id(), Kind::Consumer, parent);
+        account.set_can_spill(can_spill);
+        Consumer(account)
+    }
+
+    /// A handle to an account.
+    pub(super) fn of(account: Arc<Account>) -> Consumer {
+        Consumer(account)
+    }
+
+    /// The account behind the handle.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        &self.0
+    }
+
+    /// The id: unique in this process, given in ascending order from 0.
+    pub fn id(&self) -> u64 {
+        self.0.id()
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// Whether it can free memory when it is asked to.
+    pub fn can_spill(&self) -> bool {
+        self.0.can_spill()
+    }
+
+    /// The consumer that this one is below.
+    pub fn parent(&self) -> Option<Consumer> {
+        let parent = self.0.parent()?;
+        parent.add_handle();
+        Some(Consumer(Arc::clone(parent)))
+    }
+
+    /// Attributes to this consumer what the thread allocates until the scope is dropped. Scopes
+    /// nest; what moves within an allocation (`realloc`) stays with its owner.
+    ///
+    /// A few nanoseconds. Without memory for the thread's book of this consumer, once, the scope
+    /// attributes nothing.
+    #[inline]
+    pub fn enter(&self) -> Scope {
+        Scope::enter(self.0.tag())
+    }
+
+    /// Runs `work` in this consumer's [scope](Consumer::enter), which is left also by unwinding.
+    #[inline]
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _scope = self.enter();
+        work()
+    }
+
+    /// Like [`run`](Consumer::run), and hard limits refuse memory inside: `try_reserve` and other
+    /// calls that can fail do, and the program lives on. Code inside that takes memory for
+    /// granted (`Box::new`, `Vec::push`) aborts the process when it is refused.
+    pub fn try_run<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.run(|| crate::arena::owner::with_refusals(work))
+    }
+
+    /// What it holds and has held. Some hundred nanoseconds for each thread that allocated or freed
+    /// for it, and as much for each consumer below it.
+    pub fn usage(&self) -> Usage {
+        Usage::of(&self.0)
+    }
+
+    /// What it holds, by size class. Some microseconds.
+    pub fn classes(&self) -> impl Iterator<Item = ClassUsage> + use<> {
+        super::usage::classes(&self.0)
+    }
+
+    /// The number of its next reservation: fresh for this consumer.
+    pub(super) fn next_reservation_id(&self) -> u64 {
+        self.0.next_reservation()
+    }
+
+    /// Changes what its reservations have declared.
+    pub(super) fn book_reserved(&self, delta: i64) {
+        self.0.book_reserved(delta);
+    }
+
+    /// An account of its own inside this one, for what one reservation allocates.
+    pub(super) fn begin_part(&self, reservation: u64) -> Part {
+        let kind = Kind::Part { reservation };
+        Part(registry::open(self.name(), self.id(), kind, Some(&self.0)))
+    }
+}
+
+/// The part of a consumer's account that one reservation allocates. What is alive of it when it is
+/// dropped stays the consumer's.
+pub(super) struct Part(Arc<Account>);
+
+impl Part {
+    /// Attributes to it what the thread allocates until the scope is dropped.
+    pub(super) fn enter(&self) -> Scope {
+        Scope::enter(self.0.tag())
+    }
+
+    /// What it holds.
+    pub(super) fn usage(&self) -> Usage {
+        Usage::of(&self.0)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if self.0.drop_handle() {
+            registry::depart(&self.0);
+        }
+    }
+}
+
+impl Clone for Consumer {
+    fn clone(&self) -> Consumer {
+        self.0.add_handle();
+        Consumer(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        if self.0.drop_handle() {
+            registry::depart(&self.0);
+        }
+    }
+}
+
+impl PartialEq for Consumer {
+    fn eq(&self, other: &Consumer) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for Consumer {}
+
+impl Hash for Consumer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("id", &self.id())
+            .field("name", &self.name())
+            .field("can_spill", &self.can_spill())
+            .finish()
+    }
+}

@@ -1,0 +1,31 @@
+//! Accounts: who holds which bytes. Consumers with names and ids in a tree, scopes that attribute
+//! what a thread or a future allocates, reservations, budgets, limits, reports.
+//!
+//! Thin: the counts are kept by the arenas; this layer gives owners names and reads the counts.
+//! Nothing here is called from inside the allocator, so it may allocate, take locks and use epochs.
+
+mod budget;
+mod consumer;
+mod epoch;
+mod future;
+mod limit;
+mod registry;
+mod report;
+mod reservation;
+mod scope;
+mod transfer;
+mod usage;
+
+pub use budget::{
+    Books, Budget, BudgetError, Claim, Fair, Greedy, Holder, Holding, Holdings, Policy, RealBytes,
+    Reclaim, Refusal, Room, ShrinkError, Tracked, TrackedReservation, Tracking, TrackingReport,
+    Unbounded,
+};
+pub use consumer::Consumer;
+pub use future::Attributed;
+pub use limit::{Limits, Pressure, PressureEnded};
+pub use report::{ConsumerSnapshot, Consumers, Report, consumers, report};
+pub use reservation::Reservation;
+pub use scope::{Scope, current};
+pub use transfer::{Charged, Transfer, TransferError, transfer, transfer_all, transfer_block};
+pub use usage::{ClassUsage, Usage, unattributed};

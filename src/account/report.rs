@@ -1,0 +1,269 @@
+//! Snapshots of all consumers at once, and the report that people read.
+
+use super::epoch;
+use super::registry::{self, Account, Kind};
+use super::usage::Usage;
+use crate::arena::ledger::Totals;
+use crate::arena::owner;
+use crate::units::OwnerTag;
+use core::fmt;
+use std::boxed::Box;
+use std::collections::HashMap;
+use std::vec::Vec;
+
+/// One consumer at the moment of a snapshot.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ConsumerSnapshot {
+    /// Its id; `u64::MAX` for bursar's own consumer, which has what the accounts themselves take.
+    pub id: u64,
+    /// Its name.
+    pub name: Box<str>,
+    /// The id of the consumer that it is below.
+    pub parent: Option<u64>,
+    /// Whether it can free memory when it is asked to.
+    pub can_spill: bool,
+    /// No handle is left: it is listed for the bytes that are still alive.
+    pub departed: bool,
+    /// What it holds.
+    pub usage: Usage,
+}
+
+/// All consumers as of one call, in the order of their ids; made by [`consumers`].
+///
+/// All counts of blocks freed were read before any count of blocks allocated, so every figure is
+/// one that was true at some moment between, and none is negative. While threads are at work,
+/// two consumers may be seen at moments apart by at most the time of the call; at rest every
+/// figure is exact. [`heap_bytes`](Consumers::heap_bytes) is the sum of the parts in either case.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Consumers {
+    consumers: Vec<ConsumerSnapshot>,
+    unattributed: Usage,
+    heap_bytes: u64,
+}
+
+impl Consumers {
+    /// All of them.
+    pub fn iter(&self) -> core::slice::Iter<'_, ConsumerSnapshot> {
+        self.consumers.iter()
+    }
+
+    /// What no consumer claimed.
+    pub fn unattributed(&self) -> &Usage {
+        &self.unattributed
+    }
+
+    /// Live bytes of all consumers and of what none claimed: all that the allocator has given out.
+    pub fn heap_bytes(&self) -> u64 {
+        self.heap_bytes
+    }
+}
+
+impl IntoIterator for Consumers {
+    type Item = ConsumerSnapshot;
+    type IntoIter = std::vec::IntoIter<ConsumerSnapshot>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.consumers.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Consumers {
+    type Item = &'a ConsumerSnapshot;
+    type IntoIter = core::slice::Iter<'a, ConsumerSnapshot>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// A snapshot of all consumers, without a lock and without stopping anybody. About half a
+/// microsecond a consumer; what it allocates is the caller's.
+pub fn consumers() -> Consumers {
+    let held = epoch::pin();
+    let accounts: Vec<&Account> = registry::accounts(&held).collect();
+    // Everything freed, of everybody, is read before anything allocated.
+    let mut nobody = Totals::default();
+    owner::add_freed(OwnerTag::UNATTRIBUTED, &mut nobody);
+    let mut totals: Vec<Totals> = accounts.iter().map(|one| one.read_freed()).collect();
+    owner::add_allocated(OwnerTag::UNATTRIBUTED, &mut nobody);
+    for (account, totals) in accounts.iter().zip(&mut totals) {
+        account.read_allocated(totals);
+    }
+    let consumers = listed(&accounts, &totals);
+    let live = consumers.iter().map(|consumer| consumer.usage.live_bytes);
+    Consumers {
+        heap_bytes: live.sum::<u64>() + nobody.live_bytes(),
+        unattributed: Usage::of_nobody(&nobody),
+        consumers,
+    }
+}
+
+/// Consumers with the counts of their parts, and of those below.
+fn listed(accounts: &[&Account], totals: &[Totals]) -> Vec<ConsumerSnapshot> {
+    type Parts<'a> = Vec<(&'a Account, &'a Totals)>;
+    let mut parts: HashMap<u64, Parts<'_>> = HashMap::new();
+    let read = || accounts.iter().copied().zip(totals);
+    for (account, totals) in read() {
+        if matches!(account.kind(), Kind::Part { .. }) {
+            parts
+                .entry(account.id())
+                .or_default()
+                .push((account, totals));
+        }
+    }
+    let mut snapshots: Vec<ConsumerSnapshot> = read()
+        .filter(|(account, _)| !matches!(account.kind(), Kind::Part { .. }))
+        .map(|(account, totals)| {
+            let parts = parts.get(&account.id()).map_or(&[][..], Vec::as_slice);
+            snapshot(account, &account.with_parts(totals, parts.iter().copied()))
+        })
+        .collect();
+    snapshots.sort_unstable_by_key(|snapshot| snapshot.id);
+    add_subtrees(&mut snapshots);
+    snapshots
+}
+
+fn snapshot(account: &Account, totals: &Totals) -> ConsumerSnapshot {
+    let mut usage = Usage::default();
+    usage.set_counts(totals);
+    usage.subtree_live_bytes = usage.live_bytes;
+    usage.set_account(account);
+    usage.subtree_reserved_bytes = usage.reserved_bytes;
+    ConsumerSnapshot {
+        id: account.id(),
+        name: account.name().into(),
+        parent: account.parent().map(|parent| parent.id()),
+        can_spill: account.can_spill(),
+        departed: !account.has_handles(),
+        usage,
+    }
+}
+
+/// Adds what consumers hold to all above them. Ids ascend from parents to children.
+fn add_subtrees(snapshots: &mut [ConsumerSnapshot]) {
+    for row in (0..snapshots.len()).rev() {
+        let Usage {
+            subtree_live_bytes: live,
+            subtree_reserved_bytes: reserved,
+            ..
+        } = snapshots[row].usage;
+        let above = snapshots[row]
+            .parent
+            .and_then(|id| snapshots.binary_search_by_key(&id, |above| above.id).ok());
+        if let Some(above) = above {
+            let usage = &mut snapshots[above].usage;
+            usage.subtree_live_bytes += live;
+            usage.subtree_reserved_bytes += reserved;
+        }
+    }
+    for snapshot in snapshots {
+        let usage = &mut snapshot.usage;
+        usage.subtree_peak_bytes = usage.subtree_peak_bytes.max(usage.subtree_live_bytes);
+    }
+}
+
+/// A report for people: a tree of consumers with what they hold. Its `Display` is the table.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Report {
+    consumers: Consumers,
+    installed: bool,
+}
+
+/// A report of all consumers as they are now: [`consumers`] as a tree in text.
+pub fn report() -> Report {
+    registry::sweep_all();
+    Report {
+        consumers: consumers(),
+        installed: crate::is_installed(),
+    }
+}
+
+impl Report {
+    /// The snapshot that it shows.
+    pub fn consumers(&self) -> &Consumers {
+        &self.consumers
+    }
+
+    fn children(&self) -> HashMap<Option<u64>, Vec<&ConsumerSnapshot>> {
+        let mut children: HashMap<_, Vec<_>> = HashMap::new();
+        for consumer in &self.consumers {
+            children.entry(consumer.parent).or_default().push(consumer);
+        }
+        for list in children.values_mut() {
+            list.sort_by_key(|consumer| core::cmp::Reverse(consumer.usage.subtree_live_bytes));
+        }
+        children
+    }
+
+    fn row(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        name: fmt::Arguments<'_>,
+        usage: &Usage,
+    ) -> fmt::Result {
+        let heap = self.consumers.heap_bytes.max(1);
+        let beyond = usage.live_bytes as i64 - usage.reserved_bytes as i64;
+        writeln!(
+            f,
+            "{:>12} {:>12} {:>12} {:>12} {:>12} {:>6.1}%  {name}",
+            usage.live_bytes,
+            usage.subtree_live_bytes,
+            usage.peak_bytes,
+            usage.reserved_bytes,
+            beyond,
+            usage.live_bytes as f64 * 100.0 / heap as f64,
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.installed {
+            writeln!(f, "bursar is not installed as this program's allocator")?;
+        }
+        writeln!(
+            f,
+            "{:>12} {:>12} {:>12} {:>12} {:>12} {:>7}  consumer, bytes",
+            "live", "with below", "peak", "declared", "real-decl.", "heap"
+        )?;
+        let children = self.children();
+        let mut waiting: Vec<(usize, &ConsumerSnapshot)> = Vec::new();
+        let push = |waiting: &mut Vec<_>, depth, of| {
+            let below = children.get(&of).into_iter().flatten().rev();
+            waiting.extend(below.map(|consumer| (depth, *consumer)));
+        };
+        push(&mut waiting, 0, None);
+        while let Some((depth, consumer)) = waiting.pop() {
+            let gone = if consumer.departed { ", departed" } else { "" };
+            let (indent, name, id) = (depth * 2, &consumer.name, Id(consumer.id));
+            self.row(
+                f,
+                format_args!("{:indent$}{name} ({id}{gone})", ""),
+                &consumer.usage,
+            )?;
+            push(&mut waiting, depth + 1, Some(consumer.id));
+        }
+        self.row(
+            f,
+            format_args!("(unattributed)"),
+            &self.consumers.unattributed,
+        )?;
+        writeln!(f, "{:>12} in all", self.consumers.heap_bytes)
+    }
+}
+
+/// An id for people to read.
+struct Id(u64);
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            u64::MAX => f.write_str("internal"),
+            id => write!(f, "#{id}"),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What all threads know of one owner together: its ledgers, and a bound on its live bytes.
+//!
+//! The bound of an owner is what its uniform runs could hand out without extending them, plus its
+//! blocks in mixed runs in steps of [`STEP`], plus its large blocks. It is raised before a block
+//! can be handed out and lowered after memory came back, so that
+//!
+//! ```text
+//! live bytes <= bound <= live bytes + free slots of its uniform runs + 2 STEP a thread
+//! ```
+//! Only slow paths touch it. An owner below another also counts for that one and all above.
+
+use super::ledger::Ledger;
+use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, Ordering::Relaxed};
+use crate::pool::{AllocFailure, metadata};
+use crate::units::OwnerTag;
+use core::ptr::{NonNull, null_mut};
+
+/// One owner. Type-stable: a tag leads to the same record for good.
+#[repr(C, align(128))]
+pub(crate) struct Owner {
+    /// Its ledgers, one for each arena where it was ever at work.
+    first: AtomicPtr<Ledger>,
+    /// The owner that this one's bytes count for as well.
+    above: AtomicPtr<Owner>,
+    /// This one is a part of the owner above, not an owner of its own below it.
+    is_part: AtomicBool,
+    bound: AtomicU64,
+    peak: AtomicU64,
+    /// The same, with all owners below.
+    tree_bound: AtomicU64,
+    tree_peak: AtomicU64,
+    /// Limits of `tree_bound`.
+    soft: AtomicU64,
+    hard: AtomicU64,
+}
+
+/// Blocks in mixed runs raise and lower the bound in steps of this many bytes.
+pub(crate) const STEP: u64 = 8192;
+/// No limit.
+pub(crate) const UNLIMITED: u64 = u64::MAX;
+
+/// Owners of a table.
+const TABLE: usize = 256;
+/// Tables; tags are below the product.
+const TABLES: usize = 4096;
+
+type Table = [Owner; TABLE];
+
+/// All owners by tag.
+static OWNERS: [AtomicPtr<Table>; TABLES] = [const { AtomicPtr::new(null_mut()) }; TABLES];
+
+impl Owner {
+    /// The owner of a tag, if it was ever made.
+    pub(crate) fn find(tag: OwnerTag) -> Option<&'static Owner> {
+        let (table, index) = place(tag)?;
+        // Acquire pairs with the Release in `find_or_make`: the table is initialised.
+        // SAFETY: tables are never given up.
+        let table = unsafe { table.load(Ordering::Acquire).as_ref()? };
+        Some(&table[index])
+    }
+
+    /// The owner of a tag. `None` if the tag is too large or there is no memory.
+    pub(crate) fn find_or_make(tag: OwnerTag) -> Option<&'static Owner> {
+        if let Some(found) = Self::find(tag) {
+            return Some(found);
+        }
+        let (table, _) = place(tag)?;
+        let made: NonNull<Table> = metadata::allocate(size_of::<Table>())?.cast();
+        for index in 0..TABLE {
+            // SAFETY: a fresh record with room for that many.
+            unsafe { made.cast::<Owner>().add(index).write(Owner::new()) };
+        }
+        // Release: see `find`.
+        let won = table.compare_exchange(null_mut(), made.as_ptr(), Ordering::Release, Relaxed);
+        if won.is_err() {
+            // SAFETY: nobody has seen it.
+            unsafe { metadata::release(made.cast(), size_of::<Table>()) };
+        }
+        Self::find(tag)
+    }
+
+    const fn new() -> Owner {
+        Owner {
+            first: AtomicPtr::new(null_mut()),
+            above: AtomicPtr::new(null_mut()),
+            is_part: AtomicBool::new(false),
+            bound: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            tree_bound: AtomicU64::new(0),
+            tree_peak: AtomicU64::new(0),
+            soft: AtomicU64::new(UNLIMITED),
+            hard: AtomicU64::new(UNLIMITED),
+        }
+    }
+
+    /// Its ledgers.
+    pub(crate) fn ledgers(&self) -> impl Iterator<Item = &'static Ledger> {
+        // Acquire pairs with the Release in `add_ledger`.
+        let mut next = self.first.load(Ordering::Acquire);
+        core::iter::from_fn(move || {
+            // SAFETY: ledgers are never given up.
+            let ledger = unsafe { next.as_ref()? };
+            next = ledger.next_of_owner.load(Relaxed);
+            Some(ledger)
+        })
+    }
+
+    /// Adds the ledger of one more arena.
+    pub(super) fn add_ledger(&self, ledger: &'static Ledger) {
+        let mut first = self.first.load(Relaxed);
+        let added = core::ptr::from_ref(ledger).cast_mut();
+        loop {
+            ledger.next_of_owner.store(first, Relaxed);
+            // Release pairs with the Acquire in `ledgers`. Nothing ever leaves the list.
+            match self
+                .first
+                .compare_exchange_weak(first, added, Ordering::Release, Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    /// Makes the record that of a new owner. Nobody uses it, and its bound is zero.
+    pub(crate) fn begin(&self, above: Option<&'static Owner>, is_part: bool) {
+        debug_assert!(self.is_settled());
+        self.above.store(
+            above.map_or(null_mut(), |above| core::ptr::from_ref(above).cast_mut()),
+            Relaxed,
+        );
+        self.is_part.store(is_part, Relaxed);
+        self.peak.store(0, Relaxed);
+        self.tree_peak.store(0, Relaxed);
+        self.soft.store(UNLIMITED, Relaxed);
+        self.hard.store(UNLIMITED, Relaxed);
+    }
+
+    /// Whether no arena holds anything for this owner. Stays so while no block is its and nobody is
+    /// in its scope.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.bound.load(Relaxed) == 0 && self.tree_bound.load(Relaxed) == 0
+    }
+
+    /// The bound, and the highest it was.
+    pub(crate) fn bound(&self) -> (u64, u64) {
+        (self.bound.load(Relaxed), self.peak.load(Relaxed))
+    }
+
+    /// The same with all owners below.
+    pub(crate) fn tree_bound(&self) -> (u64, u64) {
+        (self.tree_bound.load(Relaxed), self.tree_peak.load(Relaxed))
+    }
+
+    /// Limits the bound of this owner and all below: nothing that would raise it above `hard` is
+    /// handed out to a thread that can take a refusal. `soft` is for those who ask.
+    pub(crate) fn limit(&self, soft: u64, hard: u64) {
+        self.soft.store(soft, Relaxed);
+        self.hard.store(hard, Relaxed);
+    }
+
+    /// The soft and the hard limit.
+    pub(crate) fn limits(&self) -> (u64, u64) {
+        (self.soft.load(Relaxed), self.hard.load(Relaxed))
+    }
+
+    fn above(&self) -> Option<&'static Owner> {
+        // SAFETY: owners are never given up.
+        unsafe { self.above.load(Relaxed).as_ref() }
+    }
+
+    /// This owner and all above it.
+    fn up(&self) -> impl Iterator<Item = &Owner> {
+        core::iter::successors(Some(self), |owner| owner.above())
+    }
+
+    /// The owners whose own bound counts this one's bytes: itself, and what it is a part of.
+    fn whole(&self) -> impl Iterator<Item = &Owner> {
+        core::iter::successors(Some(self), |owner| {
+            owner.above().filter(|_| owner.is_part.load(Relaxed))
+        })
+    }
+
+    /// Raises the bound. With `fallible`, only if no hard limit from here upwards is passed.
+    pub(super) fn charge(&self, bytes: u64, fallible: bool) -> Result<(), AllocFailure> {
+        for owner in self.up() {
+            let after = owner.tree_bound.fetch_add(bytes, Relaxed) + bytes;
+            if fallible && after > owner.hard.load(Relaxed) {
+                // Those below the one that refuses have been raised too.
+                for raised in self.up() {
+                    raised.tree_bound.fetch_sub(bytes, Relaxed);
+                    if core::ptr::eq(raised, owner) {
+                        break;
+                    }
+                }
+                return Err(AllocFailure::Limit {
+                    limit: owner.hard.load(Relaxed),
+                    bytes,
+                });
+            }
+        }
+        for owner in self.up() {
+            let now = owner.tree_bound.load(Relaxed);
+            raise(&owner.tree_peak, now);
+        }
+        for owner in self.whole() {
+            let after = owner.bound.fetch_add(bytes, Relaxed) + bytes;
+            raise(&owner.peak, after);
+        }
+        Ok(())
+    }
+
+    /// Lowers the bound.
+    pub(super) fn uncharge(&self, bytes: u64) {
+        for owner in self.whole() {
+            owner.bound.fetch_sub(bytes, Relaxed);
+        }
+        for owner in self.up() {
+            owner.tree_bound.fetch_sub(bytes, Relaxed);
+        }
+    }
+}
+
+/// Raises a maximum.
+fn raise(peak: &AtomicU64, to: u64) {
+    if peak.load(Relaxed) < to {
+        peak.fetch_max(to, Relaxed);
+    }
+}
+
+/// The table of a tag, and the place in it.
+fn place(tag: OwnerTag) -> Option<(&'static AtomicPtr<Table>, usize)> {
+    let table = OWNERS.get(tag.0 as usize / TABLE)?;
+    Some((table, tag.0 as usize % TABLE))
+}
