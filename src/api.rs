@@ -38,10 +38,7 @@ pub fn start_background() -> Result<(), BackgroundError> {
 /// What a block of this layout occupies, in bytes: a function of the layout alone. `usize::MAX`
 /// for a layout that no block can have.
 pub fn block_size(layout: Layout) -> usize {
-    match crate::class::class_of_layout(layout) {
-        Some(class) => class.row().size as usize,
-        None => crate::extent::large::block_bytes(layout.size()).unwrap_or(usize::MAX),
-    }
+    crate::extent::large::block_size(layout)
 }
 
 /// Why the last allocation of this thread that failed did so; `None` if none has.
@@ -51,17 +48,7 @@ pub fn last_failure() -> Option<AllocFailure> {
 
 /// Whether bursar is this program's global allocator. Allocates and frees one byte.
 pub fn is_installed() -> bool {
-    let layout = Layout::new::<u8>();
-    // SAFETY: one byte, freed with the layout it was allocated with.
-    unsafe {
-        let block = std::alloc::alloc(layout);
-        if block.is_null() {
-            return false;
-        }
-        let ours = crate::arena::owner::is_ours(block);
-        std::alloc::dealloc(block, layout);
-        ours
-    }
+    crate::arena::owner::is_installed()
 }
 
 /// Makes chosen system calls of the allocator fail, for tests.

@@ -1,6 +1,6 @@
 //! The allocator as programs install it: `GlobalAlloc` over arenas and large blocks.
 
-use crate::arena::{fast, large, owner, slow};
+use crate::arena::{fast, large, owner, requested, slow};
 use crate::class::{LOOKUP_MAX, class_of_layout};
 use crate::config::{self, Settings};
 use crate::extent::fit::Zeroing;
@@ -125,6 +125,14 @@ impl Bursar {
     }
 }
 
+/// Counts what was asked for of a block that was allocated just now.
+#[inline(always)]
+fn count_requested(block: *mut u8, layout: Layout) {
+    if requested::COUNTED && !block.is_null() {
+        requested::allocated(layout.size());
+    }
+}
+
 /// Blocks of more bytes than this are cleared through the slow path, which knows what is zero.
 const CLEAR_HERE_MAX: usize = LOOKUP_MAX;
 
@@ -133,16 +141,19 @@ const CLEAR_HERE_MAX: usize = LOOKUP_MAX;
 unsafe impl GlobalAlloc for Bursar {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match class_of_layout(layout) {
+        let block = match class_of_layout(layout) {
             Some(class) => fast::allocate(class, |class| self.refill(class)),
             None => self.large(layout, Zeroing::None),
-        }
+        };
+        count_requested(block, layout);
+        block
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise: the block is alive and of this layout.
         unsafe {
+            requested::freed(block, layout);
             match class_of_layout(layout) {
                 Some(class) => fast::deallocate(block, class),
                 None => large::deallocate(block),
@@ -153,7 +164,7 @@ unsafe impl GlobalAlloc for Bursar {
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let size = layout.size();
-        match class_of_layout(layout) {
+        let block = match class_of_layout(layout) {
             Some(class) if size <= CLEAR_HERE_MAX => {
                 let block = fast::allocate(class, |class| self.refill(class));
                 if !block.is_null() {
@@ -164,7 +175,9 @@ unsafe impl GlobalAlloc for Bursar {
             }
             Some(class) => self.refill_zeroed(class, size),
             None => self.large(layout, Zeroing::Whole),
-        }
+        };
+        count_requested(block, layout);
+        block
     }
 
     #[inline]
@@ -173,6 +186,8 @@ unsafe impl GlobalAlloc for Bursar {
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         let class = class_of_layout(layout);
         if class.is_some() && class == class_of_layout(new) {
+            // SAFETY: the caller's promise.
+            unsafe { requested::changed(block, layout, layout.size(), new_size) };
             return block;
         }
         // SAFETY: the caller's promise.
@@ -193,12 +208,14 @@ impl Bursar {
             if class_of_layout(old).is_none() && class_of_layout(new).is_none() {
                 let resized = large::resize(block, new.size(), new.align());
                 if !resized.is_null() {
+                    requested::changed(resized, new, old.size(), new.size());
                     return resized;
                 }
             }
             let moved = owner::allocate_for_owner_of(block, old, new);
             if !moved.is_null() {
                 core::ptr::copy_nonoverlapping(block, moved, old.size().min(new.size()));
+                requested::changed(moved, new, 0, new.size());
                 self.dealloc(block, old);
             }
             moved

@@ -462,7 +462,12 @@ impl State {
             std::alloc::handle_alloc_error(core::alloc::Layout::new::<Owner>());
         });
         let is_part = matches!(kind, Kind::Part { .. });
-        owner.begin(parent.map(|parent| parent.owner), is_part);
+        let mut base = Totals::default();
+        // bursar's own may hold something before it is opened, and always has its slot.
+        if kind != Kind::Internal {
+            owner.begin(parent.map(|parent| parent.owner), is_part);
+            base = owner::totals(tag);
+        }
         if let Some(parent) = parent {
             parent.add_handle();
         }
@@ -474,7 +479,7 @@ impl State {
             parent: parent.cloned(),
             tag,
             owner,
-            base: owner::totals(tag),
+            base,
             handles: AtomicUsize::new(1),
             revivals: AtomicUsize::new(0),
             is_queued: AtomicBool::new(false),

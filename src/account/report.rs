@@ -178,7 +178,7 @@ pub fn report() -> Report {
     registry::sweep_all();
     Report {
         consumers: consumers(),
-        installed: crate::is_installed(),
+        installed: owner::is_installed(),
     }
 }
 

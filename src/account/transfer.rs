@@ -2,6 +2,7 @@
 
 use super::consumer::Consumer;
 use crate::arena::owner;
+use crate::extent::large;
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
@@ -136,7 +137,7 @@ pub unsafe fn transfer_block(
     }
     // SAFETY: the caller's promise; the block is bursar's.
     if unsafe { owner::retag(block, layout, to.account().tag()) } {
-        Ok(crate::block_size(layout) as u64)
+        Ok(large::block_size(layout) as u64)
     } else {
         Err(TransferError::NoMemory)
     }

@@ -8,7 +8,6 @@ use super::slow::failed;
 use crate::extent::fit::Zeroing;
 use crate::extent::large::{self, Large};
 use crate::pool::AllocFailure;
-use crate::units::OwnerTag;
 use core::ptr::null_mut;
 
 impl Arena {
@@ -138,19 +137,15 @@ pub(crate) unsafe fn resize(block: *mut u8, size: usize, align: usize) -> *mut u
     .unwrap_or(null_mut())
 }
 
-/// Books a large block to another owner. O(1). False if there is no memory for a ledger.
+/// Books a large block to another owner, both of whom have ledgers here. O(1).
 ///
 /// # Safety
 /// The block is large, alive and the caller's.
-pub(super) unsafe fn retag(arena: &Arena, large: &Large, to: OwnerTag) -> bool {
-    let (Some(from), Some(ledger)) = (arena.ledger(large.head.tag()), arena.ledger(to)) else {
-        return false;
-    };
+pub(super) unsafe fn retag(arena: &Arena, large: &Large, from: &Ledger, to: &Ledger) {
     let bytes = large.bytes();
     // A hand-over is not refused for a limit.
-    let _ = charge(ledger, bytes, false);
-    large.head.set_tag(to);
-    arena.book_large_allocated(ledger, 1, bytes);
+    let _ = charge(to, bytes, false);
+    large.head.set_tag(to.tag());
+    arena.book_large_allocated(to, 1, bytes);
     arena.book_large_freed(from, 1, bytes);
-    true
 }

@@ -95,7 +95,7 @@ pub(crate) struct Ledger {
     pub(super) next_of_owner: AtomicPtr<Ledger>,
     freed_remotely: Counter,
     #[cfg(feature = "requested")]
-    pub(super) requested: [Counter; 2],
+    requested: [Counter; 2],
     /// Live blocks in mixed runs by class, allocated less freed here. What does not fit is counted
     /// in bins.
     few: [AtomicI16; CLASSES],
@@ -164,6 +164,12 @@ impl Ledger {
     /// Whether the thread is in a scope of this owner.
     pub(super) fn is_entered(&self) -> bool {
         self.scopes.load(Relaxed) != 0
+    }
+
+    /// By how much the owner's bound is above what this ledger counts.
+    #[cfg(feature = "check")]
+    pub(crate) fn slack(&self) -> i64 {
+        self.slack.get()
     }
 
     /// Whether blocks of a class come from runs of the owner's own.
@@ -269,6 +275,16 @@ impl Ledger {
             }
             None => false,
         }
+    }
+
+    /// Counts bytes that were asked for in blocks allocated and in blocks freed.
+    pub(super) fn count_requested(&self, allocated: usize, freed: usize) {
+        #[cfg(feature = "requested")]
+        {
+            self.requested[0].add(allocated as u64);
+            self.requested[1].add(freed as u64);
+        }
+        let _ = (allocated, freed);
     }
 
     /// Counts a block as freed by a thread that does not have its run.

@@ -26,6 +26,10 @@ pub(crate) mod owner;
 pub(crate) mod owners;
 #[cfg(not(loom))]
 mod record;
+#[cfg(all(feature = "check", not(loom)))]
+pub(crate) mod recount;
+#[cfg(not(loom))]
+pub(crate) mod requested;
 #[cfg(not(loom))]
 mod scopes;
 #[cfg(not(loom))]

@@ -9,7 +9,7 @@ use crate::extent::fit::Zeroing;
 use crate::os::lock::Lock;
 use crate::pool::AllocFailure;
 use crate::run::descriptor::run_of;
-use crate::units::OwnerTag;
+use crate::units::{ClassIndex, OwnerTag};
 use core::alloc::Layout;
 
 /// A scope that a thread is in. It must be left on that thread; if the thread has ended by then,
@@ -110,6 +110,20 @@ fn for_ledgers(tag: OwnerTag, mut visit: impl FnMut(&'static Ledger)) {
     }
 }
 
+/// Whether bursar is the program's global allocator. Allocates and frees one byte.
+pub(crate) fn is_installed() -> bool {
+    let layout = Layout::new::<u8>();
+    // SAFETY: one byte, freed with the layout it was allocated with.
+    unsafe {
+        let block = std::alloc::alloc(layout);
+        let ours = !block.is_null() && is_ours(block);
+        if !block.is_null() {
+            std::alloc::dealloc(block, layout);
+        }
+        ours
+    }
+}
+
 /// Whether the byte at an address lies in memory of bursar's.
 pub(crate) fn is_ours(block: *mut u8) -> bool {
     crate::pool::DEFAULT.region_of(block.addr()).is_some()
@@ -144,36 +158,63 @@ pub(crate) unsafe fn retag(block: *mut u8, layout: Layout, to: OwnerTag) -> bool
         let _moving = MOVING.lock();
         // SAFETY: the caller's promise.
         unsafe {
-            let Some(class) = class_of_layout(layout) else {
-                let large = crate::extent::large::of(block.addr());
-                return large::retag(arena, large, to);
+            let (from, Some(taker)) = (tag_of(block, layout), arena.ledger(to)) else {
+                return false;
             };
-            let run = &*run_of(block, class);
-            let (own, from) = (run.head.tag(), run.tag_of(block.addr()));
             // Nothing fails once the first count is made.
-            if arena.ledger(from).is_none() {
-                return false;
-            }
-            let Some(side) = run.install_side(false) else {
+            let Some(giver) = arena.ledger(from) else {
                 return false;
             };
-            let bytes = class.row().size as usize;
-            let Some(ledger) = arena.book_allocated(to, class) else {
-                return false;
+            let moved = match class_of_layout(layout) {
+                Some(class) => retag_small(arena, block, class, from, to),
+                None => {
+                    let large = crate::extent::large::of(block.addr());
+                    large::retag(arena, large, giver, taker);
+                    true
+                }
             };
-            if to != own {
-                // A hand-over is not refused for a limit.
-                let _ = ledger.charge(bytes, false);
+            if moved {
+                taker.count_requested(layout.size(), 0);
+                giver.count_requested(0, layout.size());
             }
-            side.as_ref().set_tag(run.slot_of(block.addr()), to);
-            match arena.book_freed(from, class) {
-                Some(ledger) if from != own => ledger.uncharge(bytes),
-                _ => {}
-            }
-            true
+            moved
         }
     })
     .unwrap_or(false)
+}
+
+/// Books a block of a run from an owner to another.
+///
+/// # Safety
+/// As for [`retag`]; both have ledgers here.
+unsafe fn retag_small(
+    arena: &'static Arena,
+    block: *mut u8,
+    class: ClassIndex,
+    from: OwnerTag,
+    to: OwnerTag,
+) -> bool {
+    // SAFETY: the caller's promise.
+    let run = unsafe { &*run_of(block, class) };
+    let Some(side) = run.install_side(false) else {
+        return false;
+    };
+    let Some(taker) = arena.book_allocated(to, class) else {
+        return false;
+    };
+    let own = run.head.tag();
+    let bytes = class.row().size as usize;
+    if to != own {
+        // A hand-over is not refused for a limit.
+        let _ = taker.charge(bytes, false);
+    }
+    // SAFETY: the array is the run's, which the block keeps alive.
+    unsafe { side.as_ref() }.set_tag(run.slot_of(block.addr()), to);
+    match arena.book_freed(from, class) {
+        Some(giver) if from != own => giver.uncharge(bytes),
+        _ => {}
+    }
+    true
 }
 
 /// A block for the owner of `block`, which is about to move. Null if memory cannot be had.

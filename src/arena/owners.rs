@@ -32,6 +32,8 @@ pub(crate) struct Owner {
     /// Limits of `tree_bound`.
     soft: AtomicU64,
     hard: AtomicU64,
+    #[cfg(feature = "check")]
+    recount: super::recount::Recount,
 }
 
 /// Blocks in mixed runs raise and lower the bound in steps of this many bytes.
@@ -90,6 +92,8 @@ impl Owner {
             tree_peak: AtomicU64::new(0),
             soft: AtomicU64::new(UNLIMITED),
             hard: AtomicU64::new(UNLIMITED),
+            #[cfg(feature = "check")]
+            recount: super::recount::Recount::new(),
         }
     }
 
@@ -169,13 +173,28 @@ impl Owner {
         unsafe { self.above.load(Relaxed).as_ref() }
     }
 
+    /// All owners that were ever made, and some that were not.
+    #[cfg(feature = "check")]
+    pub(crate) fn all() -> impl Iterator<Item = (OwnerTag, &'static Owner)> {
+        (0..(TABLES * TABLE) as u32).filter_map(|number| {
+            let tag = OwnerTag(number);
+            Some((tag, Owner::find(tag)?))
+        })
+    }
+
+    /// For the recount of what it holds.
+    #[cfg(feature = "check")]
+    pub(crate) fn recount(&self) -> &super::recount::Recount {
+        &self.recount
+    }
+
     /// This owner and all above it.
-    fn up(&self) -> impl Iterator<Item = &Owner> {
+    pub(crate) fn up(&self) -> impl Iterator<Item = &Owner> {
         core::iter::successors(Some(self), |owner| owner.above())
     }
 
     /// The owners whose own bound counts this one's bytes: itself, and what it is a part of.
-    fn whole(&self) -> impl Iterator<Item = &Owner> {
+    pub(crate) fn whole(&self) -> impl Iterator<Item = &Owner> {
         core::iter::successors(Some(self), |owner| {
             owner.above().filter(|_| owner.is_part.load(Relaxed))
         })

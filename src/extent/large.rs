@@ -8,11 +8,13 @@
 use super::descriptor::{Head, Kind};
 use super::fit::{self, Contents, Span, Zeroing};
 use super::places::Places;
+use crate::class::class_of_layout;
 use crate::os::map;
 use crate::os::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
 use crate::pool::{AllocFailure, Pool, page_rounded, router};
 use crate::units::{ClassIndex, OwnerTag, SLICE, Slices};
+use core::alloc::Layout;
 
 /// Blocks of this many bytes are moved by the kernel rather than copied.
 pub(crate) const MOVE_MIN: usize = 512 << 10;
@@ -45,6 +47,14 @@ pub(crate) struct Block {
 /// What a large block of `size` bytes occupies.
 pub(crate) fn block_bytes(size: usize) -> Option<usize> {
     page_rounded(size.max(1))
+}
+
+/// What a block of a layout occupies, small or large; `usize::MAX` if no block can have it.
+pub(crate) fn block_size(layout: Layout) -> usize {
+    match class_of_layout(layout) {
+        Some(class) => class.row().size as usize,
+        None => block_bytes(layout.size()).unwrap_or(usize::MAX),
+    }
 }
 
 /// A block of `size` bytes at a multiple of `align`, booked to `tag`.

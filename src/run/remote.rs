@@ -156,6 +156,12 @@ impl Remote {
         }
     }
 
+    /// The first block that waits. Only while nobody frees.
+    #[cfg(all(feature = "check", not(loom)))]
+    pub(crate) fn first(&self, start: *mut u8) -> *mut FreeSlot {
+        first(self.0.load(Ordering::Relaxed), start)
+    }
+
     /// Whether a block waits. A hint: the answer may be old.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {

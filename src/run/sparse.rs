@@ -137,6 +137,37 @@ impl Run {
     }
 }
 
+#[cfg(feature = "check")]
+impl Run {
+    /// Hands the owner's tag of each live block of a run with tags to `visit`. Only while nobody
+    /// allocates or frees in it.
+    pub(crate) fn live_slots(&self, mut visit: impl FnMut(crate::units::OwnerTag)) {
+        let row = self.row();
+        let (size, start) = (row.size as usize, self.start().addr());
+        let mut free = [0_u64; SLICE / 8 / u64::BITS as usize];
+        let mut mark = |mut slot: *mut FreeSlot| {
+            while !slot.is_null() {
+                let index = row.slot_of(slot.addr() - start).0 as usize;
+                free[index / 64] |= 1 << (index % 64);
+                // SAFETY: a slot on a free list holds its link.
+                slot = unsafe { (*slot).next };
+            }
+        };
+        mark(self.free.get());
+        mark(self.remote.first(self.start()));
+        let extended = self.extended();
+        let is_available = |slot: u32| match self.unit_is_slot() {
+            true => extended >> slot & 1 == 1,
+            false => !reaches_out(slot, size, page_size().trailing_zeros(), extended),
+        };
+        for slot in (0..row.slots).filter(|&slot| is_available(slot)) {
+            if free[slot as usize / 64] >> (slot % 64) & 1 == 0 {
+                visit(self.tag_of(start + slot as usize * size));
+            }
+        }
+    }
+}
+
 /// OS pages of a slice, at the smallest page size.
 const MOST_PAGES: usize = SLICE / 4096;
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 /// How much a budget admits to whom: all that a budget of one's own has to say. Every `Policy` is
-/// a [`Budget`].
+/// a [`Budget`](crate::Budget).
 ///
 /// ```
 /// use bursar::{Books, Budget, Claim, Consumer, Holdings, Policy, Room};

@@ -106,6 +106,12 @@ impl Tracks {
         self.declared = self.declared.saturating_sub(bytes);
     }
 
+    fn note_refusal(&mut self, consumer: &Consumer) {
+        if let Some(track) = self.open.get_mut(&consumer.id()) {
+            track.refusals += 1;
+        }
+    }
+
     fn finish(&mut self, finished: Tracked, keep: usize) {
         self.finished.push_front(finished);
         while self.finished.len() > keep {
@@ -255,7 +261,7 @@ impl Budget for Tracking {
         let admitted = self.inner.try_grow(claim, bytes);
         self.with(|tracks| match &admitted {
             Ok(()) => tracks.add(claim, bytes),
-            Err(_) => tracks.track(claim.consumer()).refusals += 1,
+            Err(_) => tracks.note_refusal(claim.consumer()),
         });
         admitted
     }

@@ -1,8 +1,10 @@
 //! Walks every structure and verifies the invariants that the modules state. Behind the feature
 //! `check`; meaningful only while no other thread allocates or frees.
 
+mod owners;
+
 use crate::arena::bins::Bins;
-use crate::arena::ledger::{Ledger, Totals};
+use crate::arena::ledger::Ledger;
 use crate::arena::{Arena, Life, life};
 use crate::class::TABLE;
 use crate::extent::decay::DECAY;
@@ -88,6 +90,7 @@ pub fn check() -> Result<CheckReport, Violation> {
     // The background thread may go on; it waits here.
     let _held = DECAY.hold();
     let mut report = CheckReport::default();
+    owners::begin();
     let mut dirty = 0;
     for region in DEFAULT.regions() {
         dirty += check_region(region, &mut report)?;
@@ -139,7 +142,7 @@ pub fn check() -> Result<CheckReport, Violation> {
         arenas,
         stats.allocated_bytes,
     )?;
-    check_owners(report)?;
+    owners::compare()?;
     Ok(report)
 }
 
@@ -147,37 +150,6 @@ fn all_bins(arena: &'static Arena) -> impl Iterator<Item = &'static Bins> {
     core::iter::once(&arena.base)
         .chain(arena.mixed())
         .chain(arena.ledgers.iter().filter_map(Ledger::bins))
-}
-
-/// All owners' live bytes together are what is alive.
-fn check_owners(report: CheckReport) -> Result<(), Violation> {
-    let mut totals = Totals::default();
-    for arena in life::arenas() {
-        for ledger in arena
-            .ledgers
-            .iter()
-            .chain(core::iter::once(&arena.base_ledger))
-        {
-            ledger.add_freed(&mut totals);
-            ledger.add_allocated(&mut totals);
-        }
-    }
-    let live = (
-        totals.allocated_blocks.wrapping_sub(totals.freed_blocks),
-        totals.allocated_bytes.wrapping_sub(totals.freed_bytes),
-    );
-    equal(
-        "owners' blocks sum up to the whole",
-        0,
-        live.0,
-        report.live_blocks,
-    )?;
-    equal(
-        "owners' bytes sum up to the whole",
-        0,
-        live.1,
-        report.live_bytes,
-    )
 }
 
 /// Checks chunk by chunk and span by span. Returns the dirty slices.
@@ -272,6 +244,7 @@ fn check_span(address: usize, report: &mut CheckReport) -> Result<usize, Violati
             // SAFETY: the head says so.
             let run = unsafe { &*core::ptr::from_ref(head).cast::<Run>() };
             let live = check_run(run)?;
+            owners::count_run(run, live)?;
             report.runs += 1;
             report.live_blocks += u64::from(live);
             report.live_bytes += u64::from(live) * u64::from(run.row().size);
@@ -288,7 +261,9 @@ fn check_span(address: usize, report: &mut CheckReport) -> Result<usize, Violati
         }
         Kind::Large => {
             // SAFETY: the head says so.
-            let bytes = unsafe { large::of(address).bytes() };
+            let large = unsafe { large::of(address) };
+            owners::count_large(large);
+            let bytes = large.bytes();
             equal(
                 "a large block has as many slices as it needs",
                 address,
