@@ -1,12 +1,12 @@
 //! Reservations: ids, the protocol with their budget, single steps under contention, real bytes
 //! beside declared ones.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Barrier};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
 use allocator_tests::scenarios::scaled;
-use bursar::{Budget, Bursar, Consumer, Fair, Greedy, Reservation, Tracking, Unbounded};
+use bursar::{Budget, Bursar, Consumer, Fair, Greedy, Limits, Reservation, Tracking, Unbounded};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -283,4 +283,30 @@ fn what_budgets_keep_is_not_charged_to_whoever_asks() {
         }
     });
     assert_eq!(host.usage().live_bytes, 0);
+}
+
+/// A pressure callback runs before the budget is asked, so what it frees counts already.
+#[test]
+fn reservation_calls_are_safe_points() {
+    let budget = greedy(1000);
+    let query = Consumer::new("query");
+    let cache = Arc::new(query.child("cache").register(&budget));
+    let sort = query.child("sort").register(&budget);
+    cache.try_grow(900).unwrap();
+    let cached = Arc::new(Mutex::new(Vec::new()));
+    let filled = cached.clone();
+    query.set_limits(Limits::none().soft(1 << 19));
+    let (calls, spills) = (Arc::new(AtomicU64::new(0)), cache.clone());
+    let counted = calls.clone();
+    query.on_pressure(move |_, pressure| {
+        assert_eq!(pressure.live_bytes, 1 << 20);
+        drop(std::mem::take(&mut *cached.lock().unwrap()));
+        spills.free();
+        counted.fetch_add(1, Relaxed);
+    });
+    *filled.lock().unwrap() = cache.run(|| vec![0u8; 1 << 20]);
+    sort.try_grow(800).unwrap();
+    sort.shrink(100);
+    assert_eq!((calls.load(Relaxed), cache.size()), (1, 0));
+    assert!(!query.is_pressed());
 }
