@@ -30,6 +30,10 @@ extern crate std;
 
 #[cfg(all(feature = "accounts", not(loom)))]
 mod account;
+#[cfg(loom)]
+#[path = "account/presence.rs"]
+mod presence;
+
 mod arena;
 mod extent;
 mod os;

@@ -99,7 +99,7 @@ impl Consumer {
     /// The consumer that this one is below.
     pub fn parent(&self) -> Option<Consumer> {
         let parent = self.0.parent()?;
-        parent.add_handle();
+        parent.presence().add();
         Some(Consumer(Arc::clone(parent)))
     }
 
@@ -173,7 +173,7 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if self.0.drop_handle() {
+        if self.0.presence().drop_one() {
             registry::depart(&self.0);
         }
     }
@@ -181,14 +181,14 @@ impl Drop for Part {
 
 impl Clone for Consumer {
     fn clone(&self) -> Consumer {
-        self.0.add_handle();
+        self.0.presence().add();
         Consumer(Arc::clone(&self.0))
     }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        if self.0.drop_handle() {
+        if self.0.presence().drop_one() {
             registry::depart(&self.0);
         }
     }

@@ -107,7 +107,7 @@ impl Account {
                 if !watch.is_pressed.swap(true, Relaxed) {
                     // Called outside the lock, since they may come back here.
                     let callbacks = watch.waiting().for_pressure.clone();
-                    self.add_handle();
+                    self.presence().add();
                     let consumer = Consumer::of(Arc::clone(self));
                     callbacks.iter().for_each(|call| call(&consumer, pressure));
                 }

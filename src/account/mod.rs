@@ -9,6 +9,7 @@ mod consumer;
 mod epoch;
 mod future;
 mod limit;
+mod presence;
 mod registry;
 mod report;
 mod reservation;

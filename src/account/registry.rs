@@ -10,6 +10,7 @@
 
 use super::epoch;
 use super::limit::Watch;
+use super::presence::Presence;
 use crate::arena::ledger::Totals;
 use crate::arena::owner;
 use crate::arena::owners::Owner;
@@ -17,7 +18,7 @@ use crate::os::fork;
 use crate::os::lock::Lock;
 use crate::units::OwnerTag;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crossbeam_epoch::Guard;
 use std::boxed::Box;
 use std::collections::VecDeque;
@@ -51,10 +52,8 @@ pub(super) struct Account {
     owner: &'static Owner,
     /// What the slot's earlier accounts did: as much allocated as freed.
     base: Totals,
-    /// Handles, and accounts below.
-    handles: AtomicUsize,
-    /// How often a handle was made for a thread that had only a scope.
-    revivals: AtomicUsize,
+    /// Handles; each account below has one.
+    presence: Presence,
     /// It is in the queue of those that may have to leave. Under the lock.
     is_queued: AtomicBool,
     reserved: AtomicU64,
@@ -144,20 +143,9 @@ impl Account {
         self.can_spill.store(can_spill, Relaxed);
     }
 
-    pub(super) fn add_handle(&self) {
-        // Relaxed: whoever has a handle may make another.
-        self.handles.fetch_add(1, Relaxed);
-    }
-
-    /// Whether that was the last handle.
-    pub(super) fn drop_handle(&self) -> bool {
-        // Release: what its user did, scopes included, is seen by who finds no handle left.
-        self.handles.fetch_sub(1, AcqRel) == 1
-    }
-
-    /// Whether somebody has a handle, or an account below.
-    pub(super) fn has_handles(&self) -> bool {
-        self.handles.load(Acquire) != 0
+    /// Its handles, and those of accounts below.
+    pub(super) fn presence(&self) -> &Presence {
+        &self.presence
     }
 
     /// What waits for pressure.
@@ -253,13 +241,7 @@ impl Account {
 
     /// Whether nothing can ever be booked to it again. Stays so.
     fn is_over(&self) -> bool {
-        // A thread in a scope could make a handle and leave the scope in between: then the number
-        // of revivals has changed.
-        let revivals = self.revivals.load(Acquire);
-        if self.has_handles() || owner::is_entered(self.tag) || self.has_handles() {
-            return false;
-        }
-        revivals == self.revivals.load(Acquire) && owner::totals(self.tag).is_even()
+        self.presence.is_over(|| owner::is_entered(self.tag)) && owner::totals(self.tag).is_even()
     }
 
     /// Puts a child first. Under the lock.
@@ -331,12 +313,15 @@ struct State {
     free: VecDeque<OwnerTag>,
     /// Accounts without a handle.
     departed: VecDeque<Arc<Account>>,
+    /// Slots that were opened anew since arenas were last asked to settle.
+    unsettled: usize,
     is_set_up: bool,
 }
 
 static STATE: Lock<State> = Lock::new(State {
     free: VecDeque::new(),
     departed: VecDeque::new(),
+    unsettled: 0,
     is_set_up: false,
 });
 
@@ -350,6 +335,8 @@ pub(super) fn internally<T>(work: impl FnOnce() -> T) -> T {
 const LOOK_AT: usize = 4;
 /// Free slots that are tried before another is opened.
 const TRIES: usize = 8;
+/// After so many in vain arenas are asked to give up what keeps slots from being used again.
+const ASK_AT: usize = 64;
 
 /// Opens an account.
 pub(super) fn open(name: &str, id: u64, kind: Kind, parent: Option<&Arc<Account>>) -> Arc<Account> {
@@ -445,6 +432,11 @@ impl State {
             }
             self.free.push_back(tag);
         }
+        self.unsettled += 1;
+        if self.unsettled >= ASK_AT && self.free.len() >= ASK_AT {
+            self.unsettled = 0;
+            owner::settle_left_over();
+        }
         // Release: a reader that sees the number looks at slots below it.
         OwnerTag(USED.fetch_add(1, Release))
     }
@@ -469,7 +461,7 @@ impl State {
             base = owner::totals(tag);
         }
         if let Some(parent) = parent {
-            parent.add_handle();
+            parent.presence.add();
         }
         let account = Arc::new(Account {
             id,
@@ -480,8 +472,7 @@ impl State {
             tag,
             owner,
             base,
-            handles: AtomicUsize::new(1),
-            revivals: AtomicUsize::new(0),
+            presence: Presence::new(),
             is_queued: AtomicBool::new(false),
             reserved: AtomicU64::new(0),
             peak_reserved: AtomicU64::new(0),
@@ -514,10 +505,10 @@ impl State {
             let Some(account) = self.departed.pop_front() else {
                 return;
             };
-            if account.has_handles() {
+            if account.presence.is_any() {
                 account.is_queued.store(false, Relaxed);
                 // The handle may be gone again, and its user have seen the mark.
-                if !account.has_handles() {
+                if !account.presence.is_any() {
                     self.queue(&account);
                 }
             } else if account.is_over() {
@@ -556,10 +547,11 @@ impl State {
             whole.leaving.fetch_add(1, AcqRel);
         }
         if let Some(parent) = &account.parent
-            && parent.drop_handle()
+            && parent.presence.drop_one()
         {
             self.queue(parent);
         }
+        account.owner.end();
         self.free.push_back(account.tag);
     }
 }
@@ -570,22 +562,15 @@ pub(super) fn handle(tag: OwnerTag) -> Option<super::Consumer> {
     // SAFETY: an account in a slot while the epoch is held is alive until it ends.
     let account = unsafe { slot(tag)?.load(Acquire).as_ref()? };
     if let (Kind::Part { .. }, Some(parent)) = (account.kind, account.parent()) {
-        parent.revive();
+        parent.presence.revive();
         return Some(super::Consumer::of(Arc::clone(parent)));
     }
-    account.revive();
+    account.presence.revive();
     let account = core::ptr::from_ref(account);
     // SAFETY: accounts are made by `Arc::new`, and the registry holds this one.
     unsafe {
         Arc::increment_strong_count(account);
         Some(super::Consumer::of(Arc::from_raw(account)))
-    }
-}
-
-impl Account {
-    fn revive(&self) {
-        self.revivals.fetch_add(1, Release);
-        self.add_handle();
     }
 }
 

@@ -137,7 +137,7 @@ fn snapshot(account: &Account, totals: &Totals) -> ConsumerSnapshot {
         name: account.name().into(),
         parent: account.parent().map(|parent| parent.id()),
         can_spill: account.can_spill(),
-        departed: !account.has_handles(),
+        departed: !account.presence().is_any(),
         usage,
     }
 }

@@ -7,7 +7,13 @@ use crate::os::sync::{AtomicU64, Ordering};
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
+    #[cfg(not(loom))]
     pub(crate) const fn new() -> Counter {
+        Counter(AtomicU64::new(0))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Counter {
         Counter(AtomicU64::new(0))
     }
 
@@ -31,5 +37,47 @@ impl Counter {
     pub(crate) fn get(&self) -> u64 {
         // Acquire: see `add`.
         self.0.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// One thread allocates a block and passes it on, another frees it, a third reads the books:
+    /// what was freed first, then what was allocated. It never sees more freed than allocated.
+    #[test]
+    fn nothing_is_seen_freed_that_is_not_seen_allocated() {
+        struct Books {
+            allocated: Counter,
+            freed: Counter,
+            passed: AtomicU64,
+        }
+        loom::model(|| {
+            let books = Arc::new(Books {
+                allocated: Counter::new(),
+                freed: Counter::new(),
+                passed: AtomicU64::new(0),
+            });
+            let (maker, freer) = (Arc::clone(&books), Arc::clone(&books));
+            let threads = [
+                thread::spawn(move || {
+                    maker.allocated.bump();
+                    // However a block gets to another thread, it is by a Release and an Acquire.
+                    maker.passed.store(1, Ordering::Release);
+                }),
+                thread::spawn(move || {
+                    if freer.passed.load(Ordering::Acquire) == 1 {
+                        freer.freed.bump();
+                    }
+                }),
+            ];
+            let freed = books.freed.get();
+            let allocated = books.allocated.get();
+            assert!(freed <= allocated);
+            threads.map(|thread| thread.join().unwrap());
+        });
     }
 }

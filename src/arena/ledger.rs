@@ -152,18 +152,21 @@ impl Ledger {
     /// The thread enters a scope of this owner.
     #[inline]
     pub(super) fn enter(&self) {
-        self.scopes.store(self.scopes.load(Relaxed) + 1, Relaxed);
+        // Release here and below pairs with the Acquire in `is_entered`.
+        self.scopes
+            .store(self.scopes.load(Relaxed) + 1, Ordering::Release);
     }
 
     /// The thread leaves a scope of this owner.
     #[inline]
     pub(super) fn leave(&self) {
-        self.scopes.store(self.scopes.load(Relaxed) - 1, Relaxed);
+        self.scopes
+            .store(self.scopes.load(Relaxed) - 1, Ordering::Release);
     }
 
     /// Whether the thread is in a scope of this owner.
     pub(super) fn is_entered(&self) -> bool {
-        self.scopes.load(Relaxed) != 0
+        self.scopes.load(Ordering::Acquire) != 0
     }
 
     /// By how much the owner's bound is above what this ledger counts.

@@ -8,7 +8,6 @@ pub(crate) mod orphans;
 
 #[cfg(not(loom))]
 pub(crate) mod bins;
-#[cfg(not(loom))]
 pub(crate) mod counter;
 #[cfg(not(loom))]
 pub(crate) mod fast;

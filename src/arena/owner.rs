@@ -102,6 +102,15 @@ pub(crate) fn settle(tag: OwnerTag) {
     with_arena(|arena| arena.settle(tag));
 }
 
+/// Has all arenas give back what they hold for owners that are gone: those without a thread now,
+/// others when their threads next need memory.
+pub(crate) fn settle_left_over() {
+    for arena in arenas() {
+        arena.ask_to_settle();
+    }
+    life::with_orphans(Arena::settle_left_over);
+}
+
 fn for_ledgers(tag: OwnerTag, mut visit: impl FnMut(&'static Ledger)) {
     if tag == OwnerTag::UNATTRIBUTED {
         arenas().for_each(|arena| visit(&arena.base_ledger));

@@ -22,6 +22,8 @@ pub(crate) struct Owner {
     first: AtomicPtr<Ledger>,
     /// The owner that this one's bytes count for as well.
     above: AtomicPtr<Owner>,
+    /// It begins with the first `begin` and is over after `end`.
+    is_open: AtomicBool,
     /// This one is a part of the owner above, not an owner of its own below it.
     is_part: AtomicBool,
     bound: AtomicU64,
@@ -85,6 +87,7 @@ impl Owner {
         Owner {
             first: AtomicPtr::new(null_mut()),
             above: AtomicPtr::new(null_mut()),
+            is_open: AtomicBool::new(false),
             is_part: AtomicBool::new(false),
             bound: AtomicU64::new(0),
             peak: AtomicU64::new(0),
@@ -134,10 +137,22 @@ impl Owner {
             Relaxed,
         );
         self.is_part.store(is_part, Relaxed);
+        self.is_open.store(true, Relaxed);
         self.peak.store(0, Relaxed);
         self.tree_peak.store(0, Relaxed);
         self.soft.store(UNLIMITED, Relaxed);
         self.hard.store(UNLIMITED, Relaxed);
+    }
+
+    /// Says that no block is the owner's and none will be: what arenas still hold for it is held in
+    /// vain.
+    pub(crate) fn end(&self) {
+        self.is_open.store(false, Relaxed);
+    }
+
+    /// Whether arenas hold something in vain.
+    pub(super) fn is_left_over(&self) -> bool {
+        !self.is_open.load(Relaxed) && !self.is_settled()
     }
 
     /// Whether no arena holds anything for this owner. Stays so while no block is its and nobody is

@@ -58,6 +58,8 @@ pub(crate) struct Arena {
     pub(super) trim_due: AtomicU64,
     /// Another thread wants this one to look after its runs.
     diverted: AtomicBool,
+    /// And to give back what it holds for owners that are gone.
+    settling: AtomicBool,
     /// When what is kept was given back for want of memory, in milliseconds.
     pub(super) reclaimed: Cell<u64>,
     /// Calls of slow paths.
@@ -104,6 +106,7 @@ impl Arena {
             places: Places::new(),
             trim_due: AtomicU64::new(0),
             diverted: AtomicBool::new(false),
+            settling: AtomicBool::new(false),
             reclaimed: Cell::new(0),
             calls: Cell::new(0),
             purge_heeded: Cell::new(0),
@@ -346,6 +349,9 @@ impl Arena {
     pub(super) fn tick(&'static self) {
         let now = crate::os::clock::coarse_millis();
         self.diverted.store(false, Relaxed);
+        if self.settling.load(Relaxed) {
+            self.settle_left_over();
+        }
         if now >= self.trim_due.load(Relaxed)
             || PURGE_CALLS.load(Relaxed) != self.purge_heeded.get()
         {
@@ -440,6 +446,17 @@ impl Arena {
                 Err(now) => first = now,
             }
         }
+    }
+
+    /// Has the arena's thread give back what it holds for owners that are gone.
+    pub(super) fn ask_to_settle(&self) {
+        self.settling.store(true, Relaxed);
+        self.divert();
+    }
+
+    /// Takes note of that wish.
+    pub(super) fn heed_settling(&self) {
+        self.settling.store(false, Relaxed);
     }
 
     /// Has the arena's thread look after its runs with its next request.

@@ -9,6 +9,7 @@
 use super::bins::Bins;
 use super::ledger::Ledger;
 use super::life;
+use super::owners::Owner;
 use super::record::{Arena, PURGE_CALLS};
 use crate::class::CLASSES;
 use crate::extent::decay::{self, DECAY};
@@ -76,6 +77,17 @@ impl Arena {
     pub(super) fn settle(&self, tag: OwnerTag) {
         if let Some(ledger) = self.ledgers.find(tag) {
             self.collect_notified();
+            self.trim_ledger(ledger, Zeal::Unused);
+        }
+    }
+
+    /// Gives back what is kept for owners that are gone.
+    #[cold]
+    pub(super) fn settle_left_over(&self) {
+        self.heed_settling();
+        self.collect_notified();
+        let gone = |ledger: &&Ledger| ledger.owner().is_some_and(Owner::is_left_over);
+        for ledger in self.ledgers.iter().filter(gone) {
             self.trim_ledger(ledger, Zeal::Unused);
         }
     }
