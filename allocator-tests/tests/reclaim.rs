@@ -53,11 +53,11 @@ fn asked(spiller: &Spiller) -> Vec<u64> {
 #[test]
 fn the_largest_that_can_spill_are_asked_in_turn_until_there_is_room() {
     let budget: Arc<dyn Budget> = Arc::new(Greedy::new(100));
-    let small = spiller(spillable("small", &budget), 10, u64::MAX);
-    let large = spiller(spillable("large", &budget), 30, 5);
-    let medium = spiller(spillable("medium", &budget), 20, u64::MAX);
-    let cannot = spiller(fixed("cannot", &budget), 40, u64::MAX);
-    let own = spiller(spillable("requester", &budget), 0, u64::MAX);
+    let small = spiller(spillable("small", &budget), 2, u64::MAX);
+    let large = spiller(spillable("large", &budget), 20, 5);
+    let medium = spiller(spillable("medium", &budget), 10, u64::MAX);
+    let cannot = spiller(fixed("cannot", &budget), 33, u64::MAX);
+    let own = spiller(spillable("requester", &budget), 35, u64::MAX);
     own.reservation
         .try_grow(8)
         .unwrap_or_else(|refused| panic!("{refused}"));
@@ -66,7 +66,7 @@ fn the_largest_that_can_spill_are_asked_in_turn_until_there_is_room() {
     for untouched in [&small, &cannot, &own] {
         assert!(asked(untouched).is_empty());
     }
-    assert_eq!(budget.reserved(), 83);
+    assert_eq!(budget.reserved(), 93);
 }
 
 #[test]
