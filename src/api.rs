@@ -95,17 +95,16 @@ pub mod owner {
         }
     }
 
-    /// Runs `work` with `tag` as the owner of what this thread allocates. `None`, with nothing run,
-    /// if there is no memory for a ledger.
-    pub fn run<T>(tag: OwnerTag, work: impl FnOnce() -> T) -> Option<T> {
+    /// Runs `work` with `tag` as the owner of what this thread allocates.
+    pub fn run<T>(tag: OwnerTag, work: impl FnOnce() -> T) -> T {
         struct Leave(owner::Entered);
         impl Drop for Leave {
             fn drop(&mut self) {
                 owner::leave(self.0);
             }
         }
-        let _leave = Leave(owner::enter(tag)?);
-        Some(work())
+        let _leave = Leave(owner::enter(tag));
+        work()
     }
 
     /// The counts of `tag`. Reads every arena.

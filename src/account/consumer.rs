@@ -108,7 +108,7 @@ impl Consumer {
     ///
     /// A few nanoseconds. Without memory for the thread's book of this consumer, once, the scope
     /// attributes nothing.
-    #[inline]
+    #[inline(always)]
     pub fn enter(&self) -> Scope {
         Scope::enter(self.0.tag())
     }

@@ -13,13 +13,13 @@ use core::marker::PhantomData;
 /// scope keeps its consumer on the books, handle or not.
 #[must_use = "the scope is left when this is dropped"]
 pub struct Scope {
-    entered: Option<Entered>,
+    entered: Entered,
     /// The scope is this thread's.
     _thread: PhantomData<*const ()>,
 }
 
 impl Scope {
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter(tag: OwnerTag) -> Scope {
         Scope {
             entered: owner::enter(tag),
@@ -29,11 +29,9 @@ impl Scope {
 }
 
 impl Drop for Scope {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if let Some(entered) = self.entered {
-            owner::leave(entered);
-        }
+        owner::leave(self.entered);
     }
 }
 

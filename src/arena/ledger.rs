@@ -350,7 +350,10 @@ impl Ledger {
 pub(crate) struct Ledgers {
     first: AtomicPtr<Ledger>,
     table: Cell<*mut *const Ledger>,
+    /// A power of two.
     capacity: Cell<usize>,
+    /// 32 less its logarithm.
+    shift: Cell<u32>,
     len: Cell<usize>,
 }
 
@@ -362,6 +365,7 @@ impl Ledgers {
             first: AtomicPtr::new(null_mut()),
             table: Cell::new(null_mut()),
             capacity: Cell::new(0),
+            shift: Cell::new(0),
             len: Cell::new(0),
         }
     }
@@ -381,8 +385,9 @@ impl Ledgers {
     /// The place of `tag` in the table, or where it would go.
     #[inline]
     fn place(&self, tag: OwnerTag) -> *mut *const Ledger {
+        // Fibonacci hashing: tags that follow each other spread evenly.
         let mask = self.capacity.get() - 1;
-        let mut index = (tag.0 as usize).wrapping_mul(0x9e37_79b9) >> 7 & mask;
+        let mut index = (tag.0.wrapping_mul(0x9e37_79b9) >> self.shift.get()) as usize & mask;
         loop {
             // SAFETY: the table has `capacity` places, and one at least is empty.
             let place = unsafe { self.table.get().add(index) };
@@ -405,10 +410,14 @@ impl Ledgers {
     }
 
     /// The ledger of `tag`, made if need be. `None` if there is no memory.
+    #[inline(always)]
     pub(crate) fn find_or_add(&self, tag: OwnerTag) -> Option<&'static Ledger> {
-        if let Some(ledger) = self.find(tag) {
-            return Some(ledger);
-        }
+        self.find(tag).or_else(|| self.add(tag))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add(&self, tag: OwnerTag) -> Option<&'static Ledger> {
         if (self.len.get() + 1) * 2 > self.capacity.get() {
             self.grow()?;
         }
@@ -443,6 +452,7 @@ impl Ledgers {
         unsafe { table.write_bytes(0, bytes(capacity)) };
         self.table.set(table.as_ptr().cast());
         self.capacity.set(capacity);
+        self.shift.set(32 - capacity.trailing_zeros());
         for ledger in self.iter() {
             // SAFETY: `place` returns a place of the table.
             unsafe { *self.place(ledger.tag()) = ledger };

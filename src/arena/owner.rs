@@ -12,38 +12,60 @@ use crate::run::descriptor::run_of;
 use crate::units::{ClassIndex, OwnerTag};
 use core::alloc::Layout;
 
-/// A scope that a thread is in. It must be left on that thread; if the thread has ended by then,
-/// nothing happens.
+/// A scope that a thread is in, by its place among its scopes. It is left on that thread; if the
+/// thread has ended by then, it was left.
 #[derive(Clone, Copy)]
-pub(crate) struct Entered {
-    arena: *const Arena,
-    index: u32,
+pub(crate) struct Entered(u32);
+
+impl Entered {
+    /// In place of a scope that could not be entered.
+    const NONE: Entered = Entered(u32::MAX);
 }
 
-/// Makes `tag` the owner of what this thread allocates from now on. `None`, with nothing changed,
-/// if there is no memory for a ledger or the thread has ended.
-#[inline]
-pub(crate) fn enter(tag: OwnerTag) -> Option<Entered> {
+/// Makes `tag` the owner of what this thread allocates from now on. Without memory for a ledger, or
+/// after the thread's end, nothing changes.
+#[inline(always)]
+pub(crate) fn enter(tag: OwnerTag) -> Entered {
+    match life::own() {
+        Some(arena) => enter_in(arena, tag),
+        None => enter_first(tag),
+    }
+}
+
+#[inline(always)]
+fn enter_in(arena: &'static Arena, tag: OwnerTag) -> Entered {
+    let Some(ledger) = arena.ledger(tag) else {
+        return Entered::NONE;
+    };
+    let Some(index) = arena.scopes.push(ledger) else {
+        return Entered::NONE;
+    };
+    arena.set_current(ledger);
+    Entered(index)
+}
+
+#[cold]
+#[inline(never)]
+fn enter_first(tag: OwnerTag) -> Entered {
+    // An arena that is only borrowed for the call is nobody's scope.
     with_arena(|arena| {
-        if !life::is_own(arena) {
-            return None;
+        if life::is_own(arena) {
+            enter_in(arena, tag)
+        } else {
+            Entered::NONE
         }
-        let ledger = arena.ledger(tag)?;
-        let index = arena.scopes.push(ledger)?;
-        arena.set_current(ledger);
-        Some(Entered { arena, index })
     })
-    .flatten()
+    .unwrap_or(Entered::NONE)
 }
 
 /// Leaves a scope. If it was the innermost, the one around it that was not left yet goes on.
-#[inline]
+#[inline(always)]
 pub(crate) fn leave(entered: Entered) {
-    // SAFETY: arenas are never given up.
-    let arena = unsafe { &*entered.arena };
-    if life::is_own(arena) {
-        let now = arena.scopes.leave(entered.index);
-        arena.set_current(now.unwrap_or(&arena.base_ledger));
+    if let Some(arena) = life::own()
+        && entered.0 != Entered::NONE.0
+    {
+        let now = arena.scopes.leave(entered.0);
+        arena.set_current(now.unwrap_or(arena.base_ledger()));
     }
 }
 

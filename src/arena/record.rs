@@ -201,7 +201,7 @@ impl Arena {
     }
 
     /// Makes the owner of a ledger the current one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn set_current(&self, ledger: &Ledger) {
         self.current.set(ledger);
         self.stay.set(0);
@@ -221,7 +221,7 @@ impl Arena {
     }
 
     /// The book of `tag`, made if need be.
-    #[inline]
+    #[inline(always)]
     pub(super) fn ledger(&self, tag: OwnerTag) -> Option<&'static Ledger> {
         if tag == OwnerTag::UNATTRIBUTED {
             Some(self.base_ledger())

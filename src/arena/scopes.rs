@@ -4,18 +4,18 @@
 use super::ledger::Ledger;
 use crate::pool::metadata;
 use core::cell::Cell;
-use core::ptr::{NonNull, null, null_mut};
+use core::ptr::{NonNull, null};
 
 /// A place of the stack; null for a gap.
 type Entry = Cell<*const Ledger>;
 
 /// The stack. Only for the thread that has the arena.
 pub(crate) struct Scopes {
-    few: [Entry; FEW],
-    /// The entries once they have become more than a few.
-    many: Cell<*mut Entry>,
+    /// The entries: none at first, then `few`, then a record of their own.
+    entries: Cell<*const Entry>,
     capacity: Cell<u32>,
     depth: Cell<u32>,
+    few: [Entry; FEW],
 }
 
 /// Entries that need no record of their own.
@@ -24,26 +24,22 @@ const FEW: usize = 8;
 impl Scopes {
     pub(crate) const fn new() -> Scopes {
         Scopes {
-            few: [const { Cell::new(null()) }; FEW],
-            many: Cell::new(null_mut()),
-            capacity: Cell::new(FEW as u32),
+            entries: Cell::new(null()),
+            capacity: Cell::new(0),
             depth: Cell::new(0),
+            few: [const { Cell::new(null()) }; FEW],
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn entry(&self, index: u32) -> &Entry {
         debug_assert!(index < self.capacity.get());
-        let entries = match NonNull::new(self.many.get()) {
-            Some(many) => many.as_ptr().cast_const(),
-            None => self.few.as_ptr(),
-        };
         // SAFETY: there are `capacity` entries.
-        unsafe { &*entries.add(index as usize) }
+        unsafe { &*self.entries.get().add(index as usize) }
     }
 
     /// Enters a scope. Its place; `None` if there is no memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&self, ledger: &'static Ledger) -> Option<u32> {
         let index = self.depth.get();
         if index == self.capacity.get() {
@@ -56,29 +52,21 @@ impl Scopes {
     }
 
     /// Leaves the scope at a place. The ledger of the scope that the thread is in now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leave(&self, index: u32) -> Option<&'static Ledger> {
         // SAFETY: ledgers are never given up.
         if let Some(left) = unsafe { self.entry(index).replace(null()).as_ref() } {
             left.leave();
         }
-        let mut depth = self.depth.get();
-        // SAFETY: as above.
-        while let Some(last) = depth.checked_sub(1) {
-            if !self.entry(last).get().is_null() {
-                break;
+        while self.depth.get() != 0 {
+            let last = self.depth.get() - 1;
+            // SAFETY: as above.
+            if let Some(ledger) = unsafe { self.entry(last).get().as_ref() } {
+                return Some(ledger);
             }
-            depth = last;
+            self.depth.set(last);
         }
-        self.depth.set(depth);
-        self.innermost()
-    }
-
-    /// The ledger of the innermost scope.
-    pub(crate) fn innermost(&self) -> Option<&'static Ledger> {
-        let last = self.depth.get().checked_sub(1)?;
-        // SAFETY: ledgers are never given up.
-        unsafe { self.entry(last).get().as_ref() }
+        None
     }
 
     /// Leaves all scopes: their thread has ended, or has vanished in a fork.
@@ -93,8 +81,14 @@ impl Scopes {
     }
 
     #[cold]
+    #[inline(never)]
     fn grow(&self) -> Option<()> {
         let old = self.capacity.get();
+        if old == 0 {
+            self.entries.set(self.few.as_ptr());
+            self.capacity.set(FEW as u32);
+            return Some(());
+        }
         let bytes = |capacity: u32| capacity as usize * size_of::<Entry>();
         let many = metadata::allocate(bytes(old * 4))?.cast::<Entry>().as_ptr();
         for index in 0..old * 4 {
@@ -106,10 +100,12 @@ impl Scopes {
             // SAFETY: a fresh record with room for that many.
             unsafe { many.add(index as usize).write(Cell::new(ledger)) };
         }
-        let few = self.many.replace(many);
+        let less = self.entries.replace(many);
         self.capacity.set(old * 4);
-        if let Some(less) = NonNull::new(few) {
-            // SAFETY: the old entries, which only this thread reads.
+        if let Some(less) = NonNull::new(less.cast_mut())
+            && old > FEW as u32
+        {
+            // SAFETY: the old record, which only this thread reads.
             unsafe { metadata::release(less.cast(), bytes(old)) };
         }
         Some(())
