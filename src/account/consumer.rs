@@ -1,13 +1,13 @@
 //! Consumers: names, ids, their place in the tree.
 
-use super::registry::{self, Account, Kind};
+use super::record::{Account, Handle, Kind};
+use super::registry;
 use super::scope::Scope;
 use super::usage::{ClassUsage, Usage};
 use core::fmt;
 use core::hash::{Hash, Hasher};
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::string::String;
-use std::sync::Arc;
 
 /// Somebody who holds memory: a query, an operator, a task, a cache.
 ///
@@ -28,7 +28,8 @@ use std::sync::Arc;
 /// drop(rows);
 /// assert_eq!(sort.usage().live_bytes, 0);
 /// ```
-pub struct Consumer(Arc<Account>);
+#[derive(Clone)]
+pub struct Consumer(Handle);
 
 /// Ids in the order of their making.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -49,7 +50,7 @@ impl Consumer {
     /// A consumer below this one: its bytes are part of this one's subtree totals and limits. It
     /// keeps this one alive.
     pub fn child(&self, name: impl Into<String>) -> Consumer {
-        Self::make(&name.into(), Some(&self.0), false)
+        Self::make(&name.into(), Some(&*self.0), false)
     }
 
     /// The same consumer, which can or cannot free memory when it is asked to.
@@ -65,19 +66,19 @@ impl Consumer {
         Self::make(self.name(), self.0.parent(), self.can_spill())
     }
 
-    fn make(name: &str, parent: Option<&Arc<Account>>, can_spill: bool) -> Consumer {
+    fn make(name: &str, parent: Option<&Account>, can_spill: bool) -> Consumer {
         let account = registry::open(name, next_id(), Kind::Consumer, parent);
         account.set_can_spill(can_spill);
         Consumer(account)
     }
 
-    /// A handle to an account.
-    pub(super) fn of(account: Arc<Account>) -> Consumer {
+    /// From a handle of its account.
+    pub(super) fn of(account: Handle) -> Consumer {
         Consumer(account)
     }
 
-    /// The account behind the handle.
-    pub(super) fn account(&self) -> &Arc<Account> {
+    /// The account.
+    pub(super) fn account(&self) -> &Account {
         &self.0
     }
 
@@ -98,9 +99,7 @@ impl Consumer {
 
     /// The consumer that this one is below.
     pub fn parent(&self) -> Option<Consumer> {
-        let parent = self.0.parent()?;
-        parent.presence().add();
-        Some(Consumer(Arc::clone(parent)))
+        Some(Consumer(Handle::another(self.0.parent()?)))
     }
 
     /// Attributes to this consumer what the thread allocates until the scope is dropped. Scopes
@@ -151,13 +150,13 @@ impl Consumer {
     /// An account of its own inside this one, for what one reservation allocates.
     pub(super) fn begin_part(&self, reservation: u64) -> Part {
         let kind = Kind::Part { reservation };
-        Part(registry::open(self.name(), self.id(), kind, Some(&self.0)))
+        Part(registry::open(self.name(), self.id(), kind, Some(&*self.0)))
     }
 }
 
 /// The part of a consumer's account that one reservation allocates. What is alive of it when it is
 /// dropped stays the consumer's.
-pub(super) struct Part(Arc<Account>);
+pub(super) struct Part(Handle);
 
 impl Part {
     /// Attributes to it what the thread allocates until the scope is dropped.
@@ -168,29 +167,6 @@ impl Part {
     /// What it holds.
     pub(super) fn usage(&self) -> Usage {
         Usage::of(&self.0)
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if self.0.presence().drop_one() {
-            registry::depart(&self.0);
-        }
-    }
-}
-
-impl Clone for Consumer {
-    fn clone(&self) -> Consumer {
-        self.0.presence().add();
-        Consumer(Arc::clone(&self.0))
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        if self.0.presence().drop_one() {
-            registry::depart(&self.0);
-        }
     }
 }
 

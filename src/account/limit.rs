@@ -5,7 +5,7 @@
 //! calls, the end of a wrapped future's poll, and [`Consumer::safe_point`].
 
 use super::consumer::Consumer;
-use super::registry::Account;
+use super::record::{Account, Handle};
 use super::usage::Usage;
 use crate::arena::owners::UNLIMITED;
 use core::fmt;
@@ -100,15 +100,14 @@ impl Account {
     }
 
     /// Looks whether pressure has begun or ended, and tells those who wait for that.
-    fn watch(self: &Arc<Account>) {
+    fn watch(&self) {
         let watch = self.watched();
         match self.pressure() {
             Some(pressure) => {
                 if !watch.is_pressed.swap(true, Relaxed) {
                     // Called outside the lock, since they may come back here.
                     let callbacks = watch.waiting().for_pressure.clone();
-                    self.presence().add();
-                    let consumer = Consumer::of(Arc::clone(self));
+                    let consumer = Consumer::of(Handle::another(self));
                     callbacks.iter().for_each(|call| call(&consumer, pressure));
                 }
             }
@@ -127,14 +126,14 @@ impl Account {
     }
 
     /// The account and those above it that have limits.
-    fn limited(account: &Arc<Account>) -> impl Iterator<Item = &Arc<Account>> {
-        core::iter::successors(Some(account), |account| account.parent())
+    fn limited(&self) -> impl Iterator<Item = &Account> {
+        core::iter::successors(Some(self), |account| account.parent())
             .filter(|account| account.has_limits())
     }
 
     /// Looks after the account and all above it.
-    pub(super) fn safe_point(account: &Arc<Account>) {
-        Account::limited(account).for_each(Account::watch);
+    pub(super) fn safe_point(&self) {
+        self.limited().for_each(Account::watch);
     }
 }
 
@@ -168,7 +167,9 @@ impl Consumer {
     /// Whether this consumer, or one above it, holds more than its limits now. Nanoseconds where
     /// it is far below them, otherwise the cost of [`usage`](Consumer::usage).
     pub fn is_pressed(&self) -> bool {
-        Account::limited(self.account()).any(|account| account.pressure().is_some())
+        self.account()
+            .limited()
+            .any(|account| account.pressure().is_some())
     }
 
     /// Has `call` called, at the next safe point of this consumer or one below it, each time this
@@ -182,7 +183,7 @@ impl Consumer {
     /// Lets callbacks run that are due, and wakes who waits for the end of pressure. Reservation
     /// calls do so, and wrapped futures after each poll; a long computation may now and then.
     pub fn safe_point(&self) {
-        Account::safe_point(self.account());
+        self.account().safe_point();
     }
 
     /// A future that is ready when neither this consumer nor one above it is
@@ -206,7 +207,7 @@ impl Future for PressureEnded {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let account = self.consumer.account();
-        for pressed in Account::limited(account) {
+        for pressed in account.limited() {
             if pressed.pressure().is_none() {
                 continue;
             }

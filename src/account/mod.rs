@@ -10,6 +10,7 @@ mod epoch;
 mod future;
 mod limit;
 mod presence;
+mod record;
 mod registry;
 mod report;
 mod reservation;

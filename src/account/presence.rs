@@ -53,6 +53,12 @@ impl Presence {
         self.revivals.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Whether a handle was ever made without another. Who has a handle and finds that none was
+    /// knows that the account never was without one.
+    pub(crate) fn was_revived(&self) -> bool {
+        self.revivals.load(Ordering::Acquire) != 0
+    }
+
     /// Whether there are neither handles nor scopes, and never will be again.
     pub(crate) fn is_over(&self, is_entered: impl FnOnce() -> bool) -> bool {
         let revivals = self.revivals.load(Ordering::Acquire);

@@ -1,7 +1,8 @@
 //! Snapshots of all consumers at once, and the report that people read.
 
 use super::epoch;
-use super::registry::{self, Account, Kind};
+use super::record::{Account, Kind};
+use super::registry;
 use super::usage::Usage;
 use crate::arena::ledger::Totals;
 use crate::arena::owner;

@@ -46,6 +46,6 @@ impl core::fmt::Debug for Scope {
 pub fn current() -> Option<Consumer> {
     match owner::current() {
         OwnerTag::UNATTRIBUTED => None,
-        tag => registry::handle(tag),
+        tag => registry::revive(tag).map(Consumer::of),
     }
 }

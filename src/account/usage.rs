@@ -1,7 +1,8 @@
 //! What a consumer holds and has held.
 
 use super::epoch;
-use super::registry::{self, Account, Kind};
+use super::record::{Account, Kind};
+use super::registry;
 use crate::arena::ledger::Totals;
 use crate::arena::owner;
 use crate::class::{CLASSES, TABLE};
