@@ -12,21 +12,32 @@
 //! | `tests/faults.rs` | each system call of the allocator fails |
 //! | `tests/purging.rs` | resident memory after a peak, in every way that it goes back |
 //! | `tests/settings.rs` | `BURSAR_CONF`, settings in code, `is_installed()` |
+//! | `tests/accounts_ledger.rs` | a shadow of the accounts beside the real ones: random consumers, scopes, hand-overs, threads |
+//! | `tests/accounts_scopes.rs` | scopes left in any order, forgotten, unwound, in thread-local destructors |
+//! | `tests/accounts_tasks.rs` | tokio, rayon, scoped threads, streams |
+//! | `tests/accounts_identity.rs` | ids, names, the tree; hundreds of thousands of consumers |
+//! | `tests/accounts_exactness.rs` | `realloc`, frees elsewhere, hand-over, classes: to the byte and block |
+//! | `tests/accounts_peaks.rs` | how far peaks may be above the truth |
+//! | `tests/accounts_forks.rs` | accounts in a forked child |
+//! | `tests/accounts_memory.rs` | a consumer that ends gives memory back |
 //! | `tests/statistics.rs` | `stats()`: the parts and the whole, and both against the truth |
 //!
 //! What must fork, run under a limit or be looked at from outside is a
 //! [scenario](scenarios) of a helper program; `child fork_busy` runs one by
-//! hand. The shadow test runs as long as one likes:
+//! hand. The shadow tests run as long as one likes:
 //!
 //! ```sh
 //! cargo run --release -p allocator-tests --bin stress -- --ops 100000000 --threads 4
+//! cargo run --release -p allocator-tests --bin accounts_stress -- --ops 10000000
 //! ```
 //!
 //! Without optimisation all counts are smaller (see
 //! [`scaled`](scenarios::scaled)). `RUST_BACKTRACE=0` and `--nocapture` show the
 //! figures that the tests of limits and purging measure.
 
+pub mod accounts;
 pub mod blocks;
+pub mod charges;
 pub mod memory;
 pub mod pattern;
 pub mod process;

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use crate::blocks::Heap;
 
+pub mod accounts;
 pub mod exits;
 pub mod faults;
 pub mod forks;
@@ -91,7 +92,8 @@ impl Arguments {
 
 type Run = fn(&Host, &Arguments);
 
-const ALL: [&[(&str, Run)]; 8] = [
+const ALL: [&[(&str, Run)]; 9] = [
+    accounts::ALL,
     exits::ALL,
     faults::ALL,
     forks::ALL,
