@@ -49,10 +49,10 @@ pub fn lanes(wanted: &[Peer]) -> Result<Vec<Lane>, String> {
         columns: Vec::new(),
     };
     peers::for_each(&mut columns);
-    side_by_side(wanted, columns.columns)
+    linked_and_remote(wanted, columns.columns)
 }
 
-fn side_by_side(wanted: &[Peer], linked: Vec<(Peer, Vec<Row>)>) -> Result<Vec<Lane>, String> {
+fn linked_and_remote(wanted: &[Peer], linked: Vec<(Peer, Vec<Row>)>) -> Result<Vec<Lane>, String> {
     let mut linked: HashMap<&str, Vec<Row>> = linked
         .into_iter()
         .map(|(peer, rows)| (peer.name, rows))
@@ -63,13 +63,23 @@ fn side_by_side(wanted: &[Peer], linked: Vec<(Peer, Vec<Row>)>) -> Result<Vec<La
             Some(rows) => rows,
             None => remote::rows(*peer)?,
         };
-        columns.push(rows.into_iter());
+        columns.push(rows);
     }
+    Ok(side_by_side(columns))
+}
+
+/// The same rows of several contestants side by side.
+///
+/// # Panics
+/// If they are not the same.
+#[must_use]
+pub fn side_by_side(columns: Vec<Vec<Row>>) -> Vec<Lane> {
+    let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
     let mut lanes = Vec::new();
     loop {
         let runners: Vec<Row> = columns.iter_mut().filter_map(Iterator::next).collect();
         let Some(first) = runners.first() else {
-            return Ok(lanes);
+            return lanes;
         };
         assert!(
             runners.len() == columns.len() && runners.iter().all(|row| row.path() == first.path()),

@@ -5,6 +5,7 @@
 //! | what does one operation cost? | `cargo rows` | 5 minutes |
 //! | the same under criterion, with its history | `cargo bench -p bursar-benches --bench micro` | 15 minutes |
 //! | what do whole programs gain? | `cargo programs` | 20 minutes, as much again to build |
+//! | what do accounts cost, and are they exact? | `cargo run --profile bench -p bursar-benches --bin accounts` | half an hour; see [`accounts`] |
 //! | what stays resident? | `cargo run --profile bench -p bursar-benches --bin fragmentation` | see [`fragmentation`] |
 //!
 //! All run from anywhere in the workspace, whose `.cargo/config.toml` holds
@@ -40,6 +41,8 @@
 //! `cargo rows --smoke`, `cargo programs --smoke` and `cargo bench -p
 //! bursar-benches --bench micro -- --test` run everything once, briefly.
 
+pub mod accounts;
+pub mod books;
 pub mod fragmentation;
 pub mod interleave;
 pub mod micro;

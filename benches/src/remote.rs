@@ -7,6 +7,7 @@
 use std::alloc::GlobalAlloc;
 use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,12 +24,9 @@ struct Server {
 }
 
 impl Server {
-    fn start(peer: Peer) -> io::Result<Self> {
-        let built = build::cargo_build(&["rows_child".to_owned()], peer.name, Lto::Fat)?;
-        let binary = built.get("rows_child");
-        let binary = binary.ok_or_else(|| io::Error::other("cargo built no rows_child"))?;
+    fn start(binary: &Path, arguments: &[&str]) -> io::Result<Self> {
         let mut child = Command::new(binary)
-            .arg(peer.name)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -61,11 +59,26 @@ impl Drop for Server {
 /// The rows of `peer`, each of which runs in that allocator's process.
 pub(crate) fn rows(peer: Peer) -> Result<Vec<Row>, String> {
     let failed = |error: io::Error| format!("{}: {error}", peer.name);
-    let server = Rc::new(RefCell::new(Server::start(peer).map_err(failed)?));
+    let built = build::cargo_build(&["rows_child".to_owned()], peer.name, Lto::Fat);
+    let built = built.map_err(failed)?;
+    let binary = built.get("rows_child").ok_or("cargo built no rows_child")?;
     // Names and order are the same for every allocator.
     static SYSTEM: std::alloc::System = std::alloc::System;
-    let rows = micro::rows(&SYSTEM).into_iter().enumerate();
+    elsewhere(micro::rows(&SYSTEM), binary, &[peer.name])
+}
+
+/// The same rows, run by a process of `binary` that answers by [`answer`] with
+/// these rows first.
+///
+/// # Errors
+/// If the process cannot be started.
+pub fn elsewhere(rows: Vec<Row>, binary: &Path, arguments: &[&str]) -> Result<Vec<Row>, String> {
+    let server = Server::start(binary, arguments)
+        .map_err(|error| format!("{}: {error}", binary.display()))?;
+    let server = Rc::new(RefCell::new(server));
     Ok(rows
+        .into_iter()
+        .enumerate()
         .map(|(index, row)| {
             let server = Rc::clone(&server);
             row.elsewhere(move |count| {
@@ -107,7 +120,11 @@ impl Visitor for Rows<'_> {
     }
 }
 
-fn answer(rows: &[Row]) -> io::Result<()> {
+/// Answers requests for these rows until the standard input ends.
+///
+/// # Errors
+/// If a request is none, or the pipes break.
+pub fn answer(rows: &[Row]) -> io::Result<()> {
     let mut answers = io::stdout().lock();
     for request in io::stdin().lines() {
         let request = request?;

@@ -2,9 +2,12 @@
 
 use std::process::ExitCode;
 
+use bursar_benches::books::consumers::Consumers;
+use bursar_benches::suite::child;
+
 #[global_allocator]
 static GLOBAL: bursar::Bursar = bursar::Bursar::new();
 
 fn main() -> ExitCode {
-    bursar_benches::suite::child::main()
+    child::main_with(Some(&Consumers))
 }

@@ -178,8 +178,15 @@ fn once(
     program: &str,
     threads: usize,
 ) -> Result<process::Run, String> {
-    process::run(binary, program, threads, setup.divisor, &setup.corpus)
-        .map_err(|error| error.to_string())
+    process::run(
+        binary,
+        program,
+        threads,
+        setup.divisor,
+        &setup.corpus,
+        false,
+    )
+    .map_err(|error| error.to_string())
 }
 
 fn print(peers: &[Peer], names: &[&str], rows: &[Row]) {

@@ -5,7 +5,9 @@
 //! the same code.
 
 mod batches;
-mod block;
+pub(crate) mod block;
+#[cfg(feature = "accounts")]
+pub mod consumers;
 mod growth;
 mod pairs;
 mod replace;
@@ -27,6 +29,9 @@ pub const GROUPS: [&str; 8] = [
     threads::EXCHANGE,
     threads::LIFE,
 ];
+
+/// Groups whose rows allocate on threads of their own.
+pub const STARTS_THREADS: [&str; 2] = [threads::EXCHANGE, threads::LIFE];
 
 /// One workload on one allocator.
 pub struct Row {
@@ -55,6 +60,15 @@ impl Row {
     pub(crate) fn elsewhere(self, run: impl Fn(u64) -> Duration + 'static) -> Self {
         Self {
             run: Box::new(run),
+            ..self
+        }
+    }
+
+    /// The same row under another name.
+    #[cfg(feature = "accounts")]
+    pub(crate) fn renamed(self, name: impl Display) -> Self {
+        Self {
+            name: name.to_string(),
             ..self
         }
     }

@@ -94,25 +94,27 @@ const PEERS: &str = if cfg!(feature = "peers") { "peers" } else { "" };
 
 /// Features and the allocators that are built with them. The peers go without
 /// bursar, so that a change of bursar leaves their binaries as they are, and
-/// rpmalloc, which meddles with threads, without the others.
+/// rpmalloc, which meddles with threads, without the others. `bare` is bursar
+/// without its account layer; names that end in `_bursar` are wrappers of it.
 #[must_use]
 pub fn groups<'a>(allocators: &[&'a str]) -> Vec<(&'static str, Vec<&'a str>)> {
     let feature = |allocator: &str| match allocator {
-        "bursar" => "bursar",
+        "bursar" => "accounts",
+        "bare" => "bursar",
+        "tracking" | "stats_alloc" | "cap" => "wrappers",
+        wrapper if wrapper.ends_with("_bursar") => "wrappers,accounts",
         "rpmalloc" => "rpmalloc",
         _ => PEERS,
     };
-    ["bursar", PEERS, "rpmalloc"]
-        .into_iter()
-        .map(|group| {
-            let members = allocators
-                .iter()
-                .copied()
-                .filter(|name| feature(name) == group);
-            (group, members.collect::<Vec<_>>())
-        })
-        .filter(|(_, members)| !members.is_empty())
-        .collect()
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for &name in allocators {
+        let feature = feature(name);
+        match groups.iter_mut().find(|(group, _)| *group == feature) {
+            Some((_, members)) => members.push(name),
+            None => groups.push((feature, vec![name])),
+        }
+    }
+    groups
 }
 
 /// Builds binaries of this package with these features alone, and returns
@@ -157,10 +159,18 @@ mod tests {
     fn no_allocator_is_built_with_rpmalloc_or_bursar_beside_it() {
         let groups = groups(&["bursar", "system", "rpmalloc", "mimalloc"]);
         let expected = [
-            ("bursar", vec!["bursar"]),
+            ("accounts", vec!["bursar"]),
             (PEERS, vec!["system", "mimalloc"]),
             ("rpmalloc", vec!["rpmalloc"]),
         ];
         assert_eq!(groups, expected);
+    }
+
+    #[test]
+    fn the_account_layer_is_in_no_binary_that_goes_without_it() {
+        let groups = groups(&["bare", "bursar", "cap", "cap_bursar"]);
+        let bare = ("bursar", vec!["bare"]);
+        assert!(groups.contains(&bare), "{groups:?}");
+        assert_eq!(groups.len(), 4);
     }
 }

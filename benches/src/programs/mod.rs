@@ -40,6 +40,9 @@ pub struct Outcome {
     pub peak_kib: u64,
 }
 
+/// The last argument of a program whose work is booked to somebody.
+pub const ATTRIBUTED: &str = "attributed";
+
 const WORKERS: &[usize] = &[1, 2, 8];
 
 const fn program(name: &'static str, about: &'static str) -> Program {

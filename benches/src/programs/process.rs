@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::Outcome;
+use super::{ATTRIBUTED, Outcome};
 
 /// What a run took.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,8 @@ pub struct Run {
     pub outcome: Outcome,
 }
 
-/// Runs `binary` on `program`.
+/// Runs `binary` on `program`, with its work booked to a consumer or a group
+/// if the allocator knows such and `attributed` says so.
 ///
 /// # Errors
 /// If the process cannot be started, fails, or writes no outcome.
@@ -29,13 +30,15 @@ pub fn run(
     threads: usize,
     divisor: usize,
     corpus: &Path,
+    attributed: bool,
 ) -> io::Result<Run> {
     let mut command = Command::new(binary);
     command
         .arg(program)
         .arg(threads.to_string())
         .arg(divisor.to_string())
-        .arg(corpus);
+        .arg(corpus)
+        .args(attributed.then_some(ATTRIBUTED));
     command.stdout(Stdio::piped());
     let start = Instant::now();
     let mut child = command.spawn()?;
@@ -88,12 +91,12 @@ mod tests {
 
     #[test]
     fn a_failing_process_is_an_error() {
-        let error = run(Path::new("/bin/false"), "syn", 1, 1, Path::new("/")).unwrap_err();
+        let error = run(Path::new("/bin/false"), "syn", 1, 1, Path::new("/"), false).unwrap_err();
         assert!(error.to_string().contains("wait status 0x100"), "{error}");
     }
 
     #[test]
     fn a_process_that_says_nothing_is_an_error() {
-        assert!(run(Path::new("/bin/true"), "syn", 1, 1, Path::new("/")).is_err());
+        assert!(run(Path::new("/bin/true"), "syn", 1, 1, Path::new("/"), false).is_err());
     }
 }

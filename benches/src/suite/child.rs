@@ -6,14 +6,27 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Job;
-use crate::programs::Outcome;
+use crate::books::{self, Books, exact};
 use crate::programs::corpus::Corpus;
+use crate::programs::{ATTRIBUTED, Outcome};
 
-/// The main function of every `prog_` binary: `<program> <threads> <divisor>
+/// The main function of the `prog_` binaries: `<program> <threads> <divisor>
 /// <corpus directory>`.
 #[must_use]
 pub fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
+    main_with(None)
+}
+
+/// The same for an allocator that keeps books: with `attributed` as the last
+/// argument the program is booked to somebody, and `exact` alone checks the
+/// books instead.
+#[must_use]
+pub fn main_with(books: Option<&'static dyn Books>) -> ExitCode {
+    let mut arguments = std::env::args().skip(1).peekable();
+    if let (Some("exact"), Some(books)) = (arguments.peek().map(String::as_str), books) {
+        println!("{}", exact::run(books).to_json());
+        return ExitCode::SUCCESS;
+    }
     let (Some(name), Some(threads), Some(divisor), Some(directory)) = (
         arguments.next(),
         arguments.next(),
@@ -33,7 +46,16 @@ pub fn main() -> ExitCode {
         threads,
         divisor,
     };
-    let Some(checksum) = super::run(&name, &job) else {
+    if arguments.next().as_deref() == Some(ATTRIBUTED) {
+        match books {
+            Some(books) => books::keep(books),
+            None => {
+                eprintln!("nobody to book to");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let Some(checksum) = books::attributed(|| super::run(&name, &job)) else {
         eprintln!("no program {name}");
         return ExitCode::FAILURE;
     };

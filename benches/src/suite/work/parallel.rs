@@ -3,9 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
+use crate::books;
+
 /// Does `jobs` jobs on `threads` threads, each with a state of its own that
 /// lives as long as the thread works, and adds up what the jobs return. With
-/// one thread the caller's thread does it all.
+/// one thread the caller's thread does it all. Workers are booked to whom the
+/// whole program is.
 pub fn parallel<S>(
     threads: usize,
     jobs: usize,
@@ -28,7 +31,9 @@ pub fn parallel<S>(
         return worker();
     }
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| books::attributed(worker)))
+            .collect();
         workers
             .into_iter()
             .map(|worker| worker.join().expect("a worker panicked"))
