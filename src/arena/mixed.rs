@@ -24,7 +24,7 @@ use static_assertions::const_assert;
 /// Live bytes of a class that are worth runs of the owner's own.
 const FILL_BYTES: u32 = SLICE as u32 / 2;
 /// Blocks taken in one stay that are.
-const FILL_STAY: u32 = 1024;
+const FILL_STAY: u32 = 64;
 
 /// The slot of a block of `class`.
 #[inline(always)]
