@@ -40,9 +40,14 @@ impl Presence {
         self.handles.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
+    /// How many handles there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.handles.load(Ordering::Acquire)
+    }
+
     /// Whether there are handles.
     pub(crate) fn is_any(&self) -> bool {
-        self.handles.load(Ordering::Acquire) != 0
+        self.count() != 0
     }
 
     /// A handle for a thread that is in a scope.

@@ -352,6 +352,12 @@ impl Account {
         !self.first_child.load(Relaxed).is_null()
     }
 
+    /// Whether nobody has a handle but parts of reservations that are gone.
+    pub(super) fn is_departed(&self, held: &Guard) -> bool {
+        let gone = |part: &&Account| part.is_part_of(self) && !part.presence.is_any();
+        self.presence.count() == self.children(held).filter(gone).count() as u64
+    }
+
     /// Whether nothing can ever be booked to it again. Stays so.
     pub(super) fn is_over(&self) -> bool {
         self.presence.is_over(|| owner::is_entered(self.tag)) && owner::totals(self.tag).is_even()

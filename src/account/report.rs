@@ -8,6 +8,7 @@ use crate::arena::ledger::Totals;
 use crate::arena::owner;
 use crate::units::OwnerTag;
 use core::fmt;
+use crossbeam_epoch::Guard;
 use std::boxed::Box;
 use std::collections::HashMap;
 use std::vec::Vec;
@@ -93,7 +94,7 @@ pub fn consumers() -> Consumers {
     for (account, totals) in accounts.iter().zip(&mut totals) {
         account.read_allocated(totals);
     }
-    let consumers = listed(&accounts, &totals);
+    let consumers = listed(&accounts, &totals, &held);
     let live = consumers.iter().map(|consumer| consumer.usage.live_bytes);
     Consumers {
         heap_bytes: live.sum::<u64>() + nobody.live_bytes(),
@@ -103,7 +104,7 @@ pub fn consumers() -> Consumers {
 }
 
 /// Consumers with the counts of their parts, and of those below.
-fn listed(accounts: &[&Account], totals: &[Totals]) -> Vec<ConsumerSnapshot> {
+fn listed(accounts: &[&Account], totals: &[Totals], held: &Guard) -> Vec<ConsumerSnapshot> {
     type Parts<'a> = Vec<(&'a Account, &'a Totals)>;
     let mut parts: HashMap<u64, Parts<'_>> = HashMap::new();
     let read = || accounts.iter().copied().zip(totals);
@@ -119,7 +120,11 @@ fn listed(accounts: &[&Account], totals: &[Totals]) -> Vec<ConsumerSnapshot> {
         .filter(|(account, _)| !matches!(account.kind(), Kind::Part { .. }))
         .map(|(account, totals)| {
             let parts = parts.get(&account.id()).map_or(&[][..], Vec::as_slice);
-            snapshot(account, &account.with_parts(totals, parts.iter().copied()))
+            snapshot(
+                account,
+                &account.with_parts(totals, parts.iter().copied()),
+                held,
+            )
         })
         .collect();
     snapshots.sort_unstable_by_key(|snapshot| snapshot.id);
@@ -127,7 +132,7 @@ fn listed(accounts: &[&Account], totals: &[Totals]) -> Vec<ConsumerSnapshot> {
     snapshots
 }
 
-fn snapshot(account: &Account, totals: &Totals) -> ConsumerSnapshot {
+fn snapshot(account: &Account, totals: &Totals, held: &Guard) -> ConsumerSnapshot {
     let mut usage = Usage::default();
     usage.set_counts(totals);
     usage.subtree_live_bytes = usage.live_bytes;
@@ -138,7 +143,7 @@ fn snapshot(account: &Account, totals: &Totals) -> ConsumerSnapshot {
         name: account.name().into(),
         parent: account.parent().map(|parent| parent.id()),
         can_spill: account.can_spill(),
-        departed: !account.presence().is_any(),
+        departed: account.is_departed(held),
         usage,
     }
 }
