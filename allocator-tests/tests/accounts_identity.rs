@@ -1,6 +1,7 @@
 //! Who a consumer is: ids, names, the tree; and how many there may be.
 
 use std::collections::{HashMap, HashSet};
+use std::hint::black_box;
 use std::thread;
 use std::time::Duration;
 
@@ -47,10 +48,6 @@ fn the_parts_are_exactly_the_heap() {
 }
 
 #[test]
-#[expect(
-    clippy::mutable_key_type,
-    reason = "equality and hash are those of the id"
-)]
 fn two_consumers_of_a_name_are_two() {
     let [one, two] = ["scan"; 2].map(Consumer::new);
     assert_ne!(one, two);
@@ -59,7 +56,7 @@ fn two_consumers_of_a_name_are_two() {
     let clone = one.clone();
     assert_eq!(clone, one);
     assert_eq!(clone.id(), one.id());
-    let block = clone.run(|| Box::new(5));
+    let block = clone.run(|| black_box(Box::new(5)));
     assert_eq!((held(&one), held(&two)), (boxes::<i32>(1), [0, 0]));
     drop(block);
     let set: HashSet<Consumer> = [one.clone(), two.clone(), clone, two].into();
@@ -125,7 +122,7 @@ fn children_keep_their_parents() {
         ids.push(lowest.id());
     }
     drop(root);
-    let block = lowest.run(|| Box::new([1_u8; 100]));
+    let block = lowest.run(|| black_box(Box::new([1_u8; 100])));
     let report = bursar::report();
     let mut found = 0;
     for one in report
@@ -164,7 +161,7 @@ fn the_departed_are_listed_until_their_last_byte_is_gone() {
     let consumer = Consumer::new("departed");
     let id = consumer.id();
     assert!(listed(id).is_some_and(|one| !one.departed));
-    let blocks = consumer.run(|| [Box::new(1_u64), Box::new(2)]);
+    let blocks = consumer.run(|| [1_u64, 2].map(|number| black_box(Box::new(number))));
     drop(consumer);
     let [first, second] = blocks;
     let listed_with = |blocks| {
@@ -186,6 +183,6 @@ fn the_departed_are_listed_until_their_last_byte_is_gone() {
         assert!(next.id() > id);
         assert_eq!((held(&next), next.usage().allocated_bytes), ([0, 0], 0));
         assert_eq!((next.usage().peak_bytes, next.usage().freed_blocks), (0, 0));
-        drop(next.run(|| Box::new(1)));
+        drop(next.run(|| black_box(Box::new(1))));
     }
 }

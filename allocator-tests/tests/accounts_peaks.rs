@@ -86,7 +86,11 @@ fn waves_do_not_add_up() {
     let mut most = 0;
     for wave in 0..50 {
         let count = 2_000 + wave % 7 * 300;
-        let blocks: Vec<_> = consumer.run(|| (0..count).map(|_| Box::new([0_u8; 256])).collect());
+        let blocks: Vec<_> = consumer.run(|| {
+            (0..count)
+                .map(|_| std::hint::black_box(Box::new([0_u8; 256])))
+                .collect()
+        });
         most = most.max(held(&consumer)[1]);
         drop(blocks);
     }
@@ -149,7 +153,7 @@ fn every_thread_adds_its_own_distance() {
             .map(|_| {
                 scope.spawn(|| {
                     let blocks: Vec<_> = (0..each)
-                        .map(|_| consumer.run(|| Box::new([0_u64; 12])))
+                        .map(|_| consumer.run(|| std::hint::black_box(Box::new([0_u64; 12]))))
                         .collect();
                     all.wait();
                     let alive = held(&consumer)[1];

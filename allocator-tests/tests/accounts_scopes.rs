@@ -25,7 +25,8 @@ type Small = [u64; 3];
 type Large = [u8; 600_000];
 
 fn small() -> Box<Small> {
-    Box::new([7; 3])
+    // A block that is not optimised away.
+    std::hint::black_box(Box::new([7; 3]))
 }
 
 /// Runs `work` on a thread of its own, to the end of its thread-locals.
@@ -170,7 +171,7 @@ fn a_forgotten_box_stays_on_the_books_of_the_departed() {
     let id = consumer.id();
     consumer.run(|| {
         forget(small());
-        forget(vec![1_u8; 600_000]);
+        forget(std::hint::black_box(vec![1_u8; 600_000]));
     });
     drop(consumer);
     for _ in 0..3 {

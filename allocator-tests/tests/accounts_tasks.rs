@@ -2,6 +2,7 @@
 //! streams.
 
 use std::future::Future;
+use std::hint::black_box;
 use std::mem::take;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -323,7 +324,7 @@ fn rayon_charges_where_each_piece_of_work_says() {
 fn rayon_joins_nest_scopes() {
     fn tree(consumer: &Consumer, depth: u32) -> u64 {
         if depth == 0 {
-            let block = consumer.run(|| Box::new([depth; 20]));
+            let block = consumer.run(|| black_box(Box::new([depth; 20])));
             assert_eq!(current(), None);
             return u64::from(block[0]) + 1;
         }

@@ -164,7 +164,13 @@ impl Judge {
             )?;
             self.departed += u64::from(departed && consumer.usage.live_bytes > 0);
         }
+        let declared = field.cast.declared();
         for handle in &handles {
+            same(
+                format_args!("declared bytes of {}", handle.id()),
+                handle.usage().reserved_bytes,
+                declared.get(&handle.id()).copied().unwrap_or(0),
+            )?;
             compare_handle(&shadow, handle, &all)?;
         }
         Ok(())

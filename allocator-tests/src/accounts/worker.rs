@@ -124,6 +124,9 @@ impl<'f> Worker<'f> {
         if self.rng.random_range(0..8) == 0 {
             field.cast.renew(&mut self.rng);
         }
+        if self.rng.random_range(0..4) == 0 {
+            field.cast.reserve(&mut self.rng);
+        }
         Ok(())
     }
 
@@ -163,17 +166,19 @@ impl<'f> Worker<'f> {
         if self.rng.random_range(0..1000) >= self.aside {
             return desk.allocate(field, layout, zeroed, self.current());
         }
-        let made = field.cast.with_any(&mut self.rng, |consumer| {
-            let owner = Some(consumer.id());
-            consumer.run(|| desk.allocate(field, layout, zeroed, owner))
-        });
-        made.unwrap_or(Ok(()))
+        let Some((owner, scope)) = field.cast.enter_any(&mut self.rng) else {
+            return Ok(());
+        };
+        let made = desk.allocate(field, layout, zeroed, Some(owner));
+        drop(scope);
+        made
     }
 
     fn enter(&mut self) {
-        let entered = self.field.cast.with_any(&mut self.rng, |consumer| Entry {
-            owner: consumer.id(),
-            scope: Some(consumer.enter()),
+        let entered = self.field.cast.enter_any(&mut self.rng);
+        let entered = entered.map(|(owner, scope)| Entry {
+            owner,
+            scope: Some(scope),
         });
         self.scopes.extend(entered);
     }

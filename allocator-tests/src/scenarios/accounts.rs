@@ -2,6 +2,7 @@
 //! consumers, forks, and memory that goes back when a consumer ends.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -86,7 +87,7 @@ fn consumer_sums(host: &Host, _: &Arguments) {
             let blocks = (0..2_000).map(|_| {
                 let size = 1 << rng.random_range(0..20);
                 let consumer = &consumers[rng.random_range(0..consumers.len())];
-                consumer.run(|| Vec::<u8>::with_capacity(size))
+                consumer.run(|| black_box(Vec::<u8>::with_capacity(size)))
             });
             blocks.collect::<Vec<_>>()
         });
@@ -150,7 +151,7 @@ fn many_consumers(host: &Host, _: &Arguments) {
             };
             assert!(last < Some(consumer.id()), "an id is given again");
             last = Some(consumer.id());
-            let block = consumer.run(|| Box::new(1));
+            let block = consumer.run(|| black_box(Box::new(1)));
             consumers.push_back((consumer, block));
         }
         let all = bursar::consumers();
@@ -203,7 +204,8 @@ fn consumers_of_a_pool(host: &Host, _: &Arguments) {
                 let done = done.clone();
                 scope.spawn(move || {
                     for (consumer, theirs) in queue {
-                        let own: Vec<_> = consumer.run(|| (0..9).map(Box::new).collect());
+                        let own: Vec<_> =
+                            consumer.run(|| (0..9).map(|n| black_box(Box::new(n))).collect());
                         drop((own, theirs, consumer));
                         done.send(()).expect("main listens");
                     }
@@ -214,7 +216,7 @@ fn consumers_of_a_pool(host: &Host, _: &Arguments) {
         for round in 0..rounds {
             let consumer = Consumer::new("query");
             for queue in &queues {
-                let block = consumer.run(|| Box::new([round; 9]));
+                let block = consumer.run(|| black_box(Box::new([round; 9])));
                 queue.send((consumer.clone(), block)).expect("they work");
             }
             drop(consumer);
@@ -238,7 +240,7 @@ fn childhood(known: &[(Consumer, [u64; 2])]) {
         assert_eq!(held(consumer), *expected, "{}", consumer.name());
         let block = consumer.run(|| {
             assert_eq!(current(), Some(consumer.id()));
-            Vec::<u8>::with_capacity(1_000)
+            black_box(Vec::<u8>::with_capacity(1_000))
         });
         let [blocks, bytes] = held(consumer);
         let more = buffers::<u8>([block.capacity()]);
@@ -250,7 +252,7 @@ fn childhood(known: &[(Consumer, [u64; 2])]) {
     }
     let made = Consumer::new("made in the child");
     let id = made.id();
-    let blocks = on_threads(3, |number| made.run(|| Box::new([number; 5])));
+    let blocks = on_threads(3, |number| made.run(|| black_box(Box::new([number; 5]))));
     assert_eq!(held(&made), boxes::<[u64; 5]>(3));
     drop((made, blocks));
     assert!(listed_still(id).is_none());
@@ -283,7 +285,7 @@ fn fork_accounts_busy(host: &Host, _: &Arguments) {
             for consumer in [&own, &below, &shared] {
                 scopes.push(consumer.enter());
                 let size = 1 << rng.random_range(0..19);
-                let block = Vec::<u8>::with_capacity(size);
+                let block = black_box(Vec::<u8>::with_capacity(size));
                 let moved = bursar::transfer(&block, &below);
                 assert_eq!(moved, Ok(buffers::<u8>([size])[1]));
             }
@@ -304,7 +306,7 @@ fn fork_accounts_busy(host: &Host, _: &Arguments) {
                 // Accounts that leave are given up, though a reader may have vanished.
                 let before = overhead();
                 for _ in 0..scaled(20_000, 1_000) {
-                    drop(Consumer::new("passing").run(|| Box::new(1)));
+                    drop(Consumer::new("passing").run(|| black_box(Box::new(1))));
                 }
                 let after = overhead();
                 assert!(after < before + (256 << 10), "from {before} to {after}");
@@ -343,7 +345,7 @@ fn fork_accounts_quiet(host: &Host, _: &Arguments) {
                 let large = own.run(|| vec![1_u8; 700_000]);
                 let id = own.id();
                 let scope = own.enter();
-                let kept = Vec::<u8>::with_capacity(3_000);
+                let kept = black_box(Vec::<u8>::with_capacity(3_000));
                 drop(own);
                 send.send((id, blocks, large)).expect("main listens");
                 rest.wait();
