@@ -116,7 +116,10 @@ impl Cast {
             (Some(before), 2) => Some(before.take()),
             (Some(before), 3) => Some(before.split(before.size() / 3)),
             (Some(before), 4) => return before.resize(bytes),
-            (Some(before), 5) => return drop(before.free()),
+            (Some(before), 5) => {
+                before.free();
+                return;
+            }
             (Some(before), _) => return before.grow(bytes),
         };
         let before = std::mem::replace(reservation, next);
