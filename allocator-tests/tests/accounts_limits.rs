@@ -99,17 +99,23 @@ fn threads_together_do_not_overshoot() {
     const THREADS: usize = 8;
     let consumer = Consumer::new("crowd");
     consumer.set_limits(Limits::none().hard(16 * MIB));
-    let most = AtomicU64::new(0);
+    // What they know to be alive: counted when it is there, and no longer before it goes.
+    let (alive, most) = (AtomicU64::new(0), AtomicU64::new(0));
     let start = Barrier::new(THREADS);
     thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (consumer, most, start) = (&consumer, &most, &start);
+            let (consumer, alive, most, start) = (&consumer, &alive, &most, &start);
             scope.spawn(move || {
                 start.wait();
                 for round in 0..20 {
                     let size = [40, 700, 9000, 70_000, 400_000][(thread + round) % 5];
                     let kept = boxes_until_refused(consumer, size, (6 << 20) / size);
-                    most.fetch_max(consumer.usage().live_bytes, Ordering::Relaxed);
+                    let layout = std::alloc::Layout::array::<u8>(size).expect("a size");
+                    let bytes = (kept.len() * bursar::block_size(layout)) as u64;
+                    let now = alive.fetch_add(bytes, Ordering::SeqCst) + bytes;
+                    most.fetch_max(now, Ordering::SeqCst);
+                    thread::yield_now();
+                    alive.fetch_sub(bytes, Ordering::SeqCst);
                     drop(kept);
                 }
             });
@@ -226,5 +232,75 @@ fn limits_can_be_read_and_lifted() {
     assert!(consumer.is_pressed());
     consumer.set_limits(Limits::none());
     assert!(!consumer.is_pressed());
+    drop(block);
+}
+
+/// What was handed over is the taker's alone, slots of the giver's runs included.
+#[test]
+fn the_giver_is_free_of_what_it_handed_over() {
+    let query = Consumer::new("query");
+    let (giver, taker) = (query.child("giver"), query.child("taker"));
+    giver.set_limits(Limits::none().hard(2 * MIB));
+    let mut taken = Vec::new();
+    for _ in 0..20 {
+        let batch = boxes_until_refused(&giver, 128, 4000);
+        assert_eq!(batch.len(), 4000, "nothing of the last batch counts");
+        for block in &batch {
+            transfer(block, &taker).expect("bursar is installed");
+        }
+        taken.extend(batch);
+    }
+    assert!(giver.usage().peak_bytes <= MIB, "{:?}", giver.usage());
+    let usage = query.usage();
+    let live = usage.subtree_live_bytes;
+    assert_eq!(live, 20 * 4000 * 128);
+    assert!(usage.subtree_peak_bytes <= live + MIB, "{usage:?}");
+    // Slots that come back are the giver's run's again.
+    drop(taken);
+    assert_eq!(query.usage().subtree_live_bytes, 0);
+    bursar::purge();
+    assert_eq!(boxes_until_refused(&giver, 128, 12_000).len(), 12_000);
+}
+
+#[test]
+fn a_future_that_sees_the_pressure_first_hides_it_from_nobody() {
+    let consumer = Consumer::new("seen first");
+    consumer.set_limits(Limits::none().soft(MIB));
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&calls);
+    consumer.on_pressure(move |_, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let block = consumer.run(|| buffer(2 * MIB));
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    let mut waiting = pin!(consumer.pressure_ended());
+    assert_eq!(waiting.as_mut().poll(&mut context), Poll::Pending);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    drop(block);
+    assert_eq!(waiting.poll(&mut context), Poll::Ready(()));
+}
+
+/// A waker that counts.
+struct Woken(AtomicU64);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn lifting_a_limit_ends_the_wait() {
+    let consumer = Consumer::new("lifted while waiting");
+    consumer.set_limits(Limits::none().soft(MIB));
+    let block = consumer.run(|| buffer(2 * MIB));
+    let woken = Arc::new(Woken(AtomicU64::new(0)));
+    let waker = Arc::clone(&woken).into();
+    let mut context = Context::from_waker(&waker);
+    let mut waiting = pin!(consumer.pressure_ended());
+    assert_eq!(waiting.as_mut().poll(&mut context), Poll::Pending);
+    consumer.set_limits(Limits::none());
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert_eq!(waiting.poll(&mut context), Poll::Ready(()));
     drop(block);
 }

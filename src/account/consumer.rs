@@ -14,7 +14,7 @@ use std::string::String;
 /// What a thread allocates in a consumer's [scope](Consumer::enter) is the consumer's until it is
 /// freed, by whichever thread, or handed over with [`transfer`](crate::transfer). Two consumers of
 /// the same name are two consumers: each has an id of its own, which no other ever has in this
-/// process. Clones are handles to the same consumer; making one is two atomic additions.
+/// process. Clones are handles to the same consumer; making one is an atomic addition.
 ///
 /// A consumer whose last handle is gone while bytes of it are alive stays on the books, and in
 /// reports, until the last of them is freed. Its slot then serves another consumer, under a new
@@ -43,12 +43,15 @@ impl Consumer {
     /// A consumer of that name with a fresh id. It cannot spill, and is below no other.
     ///
     /// Costs a lock and two allocations, which are charged to bursar's own consumer.
+    ///
+    /// # Panics
+    /// If a million accounts are open: consumers, and reservations that were entered.
     pub fn new(name: impl Into<String>) -> Consumer {
         Self::make(&name.into(), None, false)
     }
 
     /// A consumer below this one: its bytes are part of this one's subtree totals and limits. It
-    /// keeps this one alive.
+    /// keeps this one alive. Costs and panics are those of [`new`](Consumer::new).
     pub fn child(&self, name: impl Into<String>) -> Consumer {
         Self::make(&name.into(), Some(&*self.0), false)
     }
@@ -60,7 +63,8 @@ impl Consumer {
         self
     }
 
-    /// A consumer with the same name, parent and ability to spill, and a fresh id.
+    /// A consumer with the same name, parent and ability to spill, and a fresh id. Costs and panics
+    /// are those of [`new`](Consumer::new).
     #[must_use]
     pub fn clone_with_new_id(&self) -> Consumer {
         Self::make(self.name(), self.0.parent(), self.can_spill())

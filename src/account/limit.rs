@@ -22,8 +22,8 @@ use std::vec::Vec;
 pub struct Limits {
     /// Above this there is pressure.
     pub soft: Option<u64>,
-    /// This is not passed inside [`Consumer::try_run`]: requests are refused there. Elsewhere, above
-    /// it there is pressure.
+    /// Requests that would pass it are refused inside [`Consumer::try_run`]. Elsewhere, above it there
+    /// is pressure.
     pub hard: Option<u64>,
 }
 
@@ -143,14 +143,18 @@ impl Consumer {
     /// Soft limits are compared with the exact count, at safe points. Hard limits are compared
     /// inside [`try_run`](Consumer::try_run) with a bound that is above the count by what pages of
     /// the consumers' own runs have free and by up to 16 KiB a thread and consumer: so a request may
-    /// be refused that much early, and is never granted late, by whatever number of threads. Bytes
-    /// taken over by [`transfer`](crate::transfer), and those allocated outside `try_run`, are not
-    /// refused and may pass it.
+    /// be refused that much early, and live bytes never pass the limit by requests inside `try_run`,
+    /// by whatever number of threads, where the bound was below it when they began. Bytes taken over
+    /// by [`transfer`](crate::transfer), and those allocated outside `try_run`, are not refused and
+    /// may pass it; and so may requests for what pages already in use have free, where the limit is
+    /// set below what the consumer had at its disposal by then.
     pub fn set_limits(&self, limits: Limits) {
         let soft = limits.soft.unwrap_or(UNLIMITED);
         self.account()
             .owner()
             .limit(soft, limits.hard.unwrap_or(UNLIMITED));
+        // Pressure may have ended with the limits.
+        self.account().watch();
         self.safe_point();
     }
 
@@ -174,7 +178,8 @@ impl Consumer {
 
     /// Has `call` called, at the next safe point of this consumer or one below it, each time this
     /// consumer's limits are passed. Not for those of consumers above it. It may allocate, and use
-    /// bursar as it likes.
+    /// bursar as it likes. It is kept as long as the consumer: one that owns a handle of its own
+    /// consumer keeps that for good, so take the one that it is called with.
     pub fn on_pressure(&self, call: impl Fn(&Consumer, Pressure) + Send + Sync + 'static) {
         let callbacks = &mut self.account().watched().waiting().for_pressure;
         callbacks.push(Arc::new(call));
@@ -206,6 +211,8 @@ impl Future for PressureEnded {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // Who learns of the pressure here sees to those who wait for its beginning.
+        self.consumer.safe_point();
         let account = self.consumer.account();
         for pressed in account.limited() {
             if pressed.pressure().is_none() {
@@ -216,7 +223,6 @@ impl Future for PressureEnded {
             if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
                 wakers.push(context.waker().clone());
             }
-            watch.is_pressed.store(true, Relaxed);
         }
         // It may have ended before the waker was in place.
         if self.consumer.is_pressed() {

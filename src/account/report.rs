@@ -34,10 +34,11 @@ pub struct ConsumerSnapshot {
 
 /// All consumers as of one call, in the order of their ids; made by [`consumers`].
 ///
-/// All counts of blocks freed were read before any count of blocks allocated, so every figure is
-/// one that was true at some moment between, and none is negative. While threads are at work,
-/// two consumers may be seen at moments apart by at most the time of the call; at rest every
-/// figure is exact. [`heap_bytes`](Consumers::heap_bytes) is the sum of the parts in either case.
+/// At rest every figure is exact. While threads are at work, all counts of blocks freed are read
+/// before any count of blocks allocated, so that none is negative: a consumer is shown with at least
+/// what it held when the call began, and at most what it held when the call ended plus what it freed
+/// during the call.
+/// [`heap_bytes`](Consumers::heap_bytes) is the sum of the parts in either case.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Consumers {

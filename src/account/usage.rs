@@ -15,7 +15,7 @@ use std::vec::Vec;
 ///
 /// Counts are exact when nobody allocates or frees for the consumer meanwhile; otherwise they are
 /// those of some moments during the call, and never show a block freed that they do not show
-/// allocated. Peaks are upper bounds: see [`peak_bytes`](Usage::peak_bytes).
+/// allocated: live bytes may be shown too high, by at most what was freed during the call. Peaks are upper bounds: see [`peak_bytes`](Usage::peak_bytes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -72,8 +72,12 @@ impl Usage {
         if account.has_children() {
             return Usage::of_tree(account);
         }
-        let mut totals = account.read_freed();
-        account.read_allocated(&mut totals);
+        let totals = steady(|| {
+            let mut totals = account.read_freed();
+            account.read_allocated(&mut totals);
+            let freed = account.read_freed().freed_bytes;
+            (totals, freed.wrapping_sub(totals.freed_bytes))
+        });
         Usage::of_members(account, &[], &[totals])
     }
 
@@ -89,10 +93,18 @@ impl Usage {
             }
             // Everything freed is read before anything allocated.
             let members = || core::iter::once(account).chain(below.iter().copied());
-            let mut totals: Vec<Totals> = members().map(Account::read_freed).collect();
-            for (member, totals) in members().zip(&mut totals) {
-                member.read_allocated(totals);
-            }
+            let freed = || members().map(Account::read_freed);
+            let totals: Vec<Totals> = steady(|| {
+                let mut totals: Vec<Totals> = freed().collect();
+                for (member, totals) in members().zip(&mut totals) {
+                    member.read_allocated(totals);
+                }
+                let change = freed()
+                    .zip(&totals)
+                    .map(|(now, then)| now.freed_bytes.wrapping_sub(then.freed_bytes));
+                let change = change.fold(0, u64::wrapping_add);
+                (totals, change)
+            });
             Usage::of_members(account, &below, &totals)
         })
     }
@@ -151,6 +163,23 @@ impl Usage {
         self.subtree_peak_bytes = account.owner().tree_bound().1;
         (self.reserved_bytes, self.peak_reserved_bytes) = account.reserved();
     }
+}
+
+/// Reads totals, and what was freed meanwhile: by that much they may be too high. A reader that is
+/// stopped between its two halves tries again; of all tries the best counts.
+fn steady<T>(mut read: impl FnMut() -> (T, u64)) -> T {
+    const TRIES: usize = 8;
+    let (mut best, mut error) = read();
+    for _ in 1..TRIES {
+        if error == 0 {
+            break;
+        }
+        let (next, next_error) = read();
+        if next_error < error {
+            (best, error) = (next, next_error);
+        }
+    }
+    best
 }
 
 /// What no consumer claimed. Its peak is the most that was seen by this call and others that read

@@ -1,8 +1,8 @@
 //! Bins: for each size class the run that serves it now, the runs with free slots, and how many
 //! blocks were allocated and freed through them.
 //!
-//! A run in a bin's list is `Owned` and either uniform for the bins' owner or, in the mixed bins,
-//! tagged slot by slot. The current run is one of the list, or the empty run.
+//! A run in a bin's list is `Owned` and either uniform for the bins' owner or tagged slot by slot:
+//! in the mixed bins, and where a block was handed over. The current run is one of the list, or the empty run.
 
 use super::Arena;
 use super::counter::Counter;
@@ -150,6 +150,11 @@ impl Bins {
         let index = class.index();
         let word = self.filled[index / 64 % self.filled.len()].get();
         word >> (index % 64) & 1 == 1
+    }
+
+    /// Whether a run of a class is at hand.
+    pub(super) fn has_runs(&self, class: ClassIndex) -> bool {
+        !self.bin(class).list.get().is_null()
     }
 
     /// Has the blocks of a class come from runs of these bins, or not.
@@ -323,11 +328,11 @@ impl Bins {
         self.bin.iter().for_each(|bin| bin.set_current(empty_run()));
     }
 
-    /// Has the blocks of classes without a run come from mixed runs again, until they are more.
+    /// Has the blocks of classes without a run at hand come from mixed runs again, until they are
+    /// more, or a full run is at hand again.
     pub(super) fn forget_empty(&self) {
         for class in (0..CLASSES as u8).map(ClassIndex) {
-            let bin = self.bin(class);
-            if bin.list.get().is_null() && bin.live() <= 0 {
+            if !self.has_runs(class) {
                 self.set_fills(class, false);
             }
         }

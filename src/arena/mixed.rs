@@ -2,10 +2,11 @@
 //! where each slot has a tag.
 //!
 //! ```text
-//! an owner's blocks of a class fill runs of its own  once its live blocks of the class are more
-//!                                                    than FILL_BYTES, or once it takes FILL_STAY
-//!                                                    blocks in one stay in its scope
-//! and come from mixed runs again                     when its last run of the class was given back
+//! an owner's blocks of a class fill runs of its own  once it took FILL_BYTES of the class from mixed
+//!                                                    runs on this thread and did not free here, or
+//!                                                    takes FILL_STAY blocks in one stay in its scope
+//! and come from mixed runs again                     once no run of the class is at hand when the
+//!                                                    arena looks through its runs
 //! ```
 //! Runs of one's own are what fast paths use. But each costs a page at least, and where many
 //! owners take turns, lines of cache for all that the other owners' runs have used meanwhile. So
@@ -90,7 +91,8 @@ impl Arena {
         class: ClassIndex,
         ledger: &'static Ledger,
     ) -> Result<Slot, AllocFailure> {
-        if self.stay() > FILL_STAY || ledger.few(class) >= fill_blocks(class) {
+        let has_runs = || ledger.bins().is_some_and(|bins| bins.has_runs(class));
+        if self.stay() > FILL_STAY || ledger.few(class) >= fill_blocks(class) || has_runs() {
             let bins = self.bins_of(ledger).ok_or(AllocFailure::Metadata)?;
             bins.set_fills(class, true);
             return self.take_filled(class, bins);

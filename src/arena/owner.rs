@@ -233,19 +233,37 @@ unsafe fn retag_small(
     let Some(taker) = arena.book_allocated(to, class) else {
         return false;
     };
-    let own = run.head.tag();
-    let bytes = class.row().size as usize;
-    if to != own {
-        // A hand-over is not refused for a limit.
-        let _ = taker.charge(bytes, false);
-    }
+    let Some(giver) = arena.book_freed(from, class) else {
+        // What was counted just now can be counted back.
+        let _ = arena.book_freed(to, class);
+        return false;
+    };
+    let (own, bytes) = (run.head.tag(), class.row().size as usize);
+    raise_bound(own, taker, bytes);
     // SAFETY: the array is the run's, which the block keeps alive.
     unsafe { side.as_ref() }.set_tag(run.slot_of(block.addr()), to);
-    match arena.book_freed(from, class) {
-        Some(giver) if from != own => giver.uncharge(bytes),
-        _ => {}
-    }
+    lower_bound(own, giver, bytes);
     true
+}
+
+/// Raises the bound of who gets a block in a run of `own`'s: a slot that was lent is back, or it is
+/// another's block.
+pub(super) fn raise_bound(own: OwnerTag, ledger: &Ledger, bytes: usize) {
+    match ledger.owner() {
+        None => {}
+        Some(owner) if ledger.tag() == own => owner.take_back(bytes as u64),
+        // A hand-over is not refused for a limit.
+        Some(_) => drop(ledger.charge(bytes, false)),
+    }
+}
+
+/// Lowers the bound of who had one: its slot is lent, or it was another's block.
+pub(super) fn lower_bound(own: OwnerTag, ledger: &Ledger, bytes: usize) {
+    match ledger.owner() {
+        None => {}
+        Some(owner) if ledger.tag() == own => owner.lend(bytes as u64),
+        Some(_) => ledger.uncharge(bytes),
+    }
 }
 
 /// A block for the owner of `block`, which is about to move. Null if memory cannot be had.

@@ -7,6 +7,9 @@
 //! ```text
 //! live bytes <= bound <= live bytes + free slots of its uniform runs + 2 STEP a thread
 //! ```
+//! A slot of such a run whose block was handed over is lent: it counts for the taker until it is
+//! freed.
+//!
 //! Only slow paths touch it. An owner below another also counts for that one and all above.
 
 use super::ledger::Ledger;
@@ -26,6 +29,8 @@ pub(crate) struct Owner {
     is_open: AtomicBool,
     /// This one is a part of the owner above, not an owner of its own below it.
     is_part: AtomicBool,
+    /// Slots of its runs that are lent.
+    lent: AtomicU64,
     bound: AtomicU64,
     peak: AtomicU64,
     /// The same, with all owners below.
@@ -89,6 +94,7 @@ impl Owner {
             above: AtomicPtr::new(null_mut()),
             is_open: AtomicBool::new(false),
             is_part: AtomicBool::new(false),
+            lent: AtomicU64::new(0),
             bound: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             tree_bound: AtomicU64::new(0),
@@ -158,7 +164,23 @@ impl Owner {
     /// Whether no arena holds anything for this owner. Stays so while no block is its and nobody is
     /// in its scope.
     pub(crate) fn is_settled(&self) -> bool {
-        self.bound.load(Relaxed) == 0 && self.tree_bound.load(Relaxed) == 0
+        self.bound.load(Relaxed) == 0
+            && self.tree_bound.load(Relaxed) == 0
+            && self.lent.load(Relaxed) == 0
+    }
+
+    /// A block of a run of the owner's own is handed over: its slot is no longer the owner's.
+    pub(super) fn lend(&self, bytes: u64) {
+        // First the note that the slot is out: nobody is to find the owner settled meanwhile.
+        self.lent.fetch_add(1, Relaxed);
+        self.uncharge(bytes);
+    }
+
+    /// A slot that was lent is back.
+    pub(super) fn take_back(&self, bytes: u64) {
+        // Slots that are there again are not refused.
+        let _ = self.charge(bytes, false);
+        self.lent.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// The bound, and the highest it was.

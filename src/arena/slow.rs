@@ -4,13 +4,14 @@
 use super::bins::Bins;
 use super::fast::current_bins;
 use super::ledger::Ledger;
-use super::{Arena, life};
+use super::owners::Owner;
+use super::{Arena, life, owner};
 use crate::config;
 use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
 use crate::pool::AllocFailure;
 use crate::run::descriptor::{Run, TAGGED, run_of};
-use crate::units::ClassIndex;
+use crate::units::{ClassIndex, OwnerTag};
 use core::ptr::{NonNull, null_mut};
 
 thread_word! {
@@ -173,7 +174,12 @@ unsafe fn book_freed(
     let tag = side.tag(slot);
     let ledger = arena.book_freed(tag, class)?;
     if tag != own {
-        ledger.uncharge(class.row().size as usize);
+        let bytes = class.row().size as usize;
+        owner::lower_bound(own, ledger, bytes);
+        // The slot was lent, unless the run is mixed.
+        if let Some(owner) = Owner::find(own).filter(|_| own != OwnerTag::UNATTRIBUTED) {
+            owner.take_back(bytes as u64);
+        }
         // In a run of its owner's the next block may come from the fast path, which sets no tag.
         side.set_tag(slot, own);
     }

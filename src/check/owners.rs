@@ -26,8 +26,9 @@ fn count(tag: OwnerTag, bytes: u64) {
     }
 }
 
-/// Raises what an owner's bound should be, and that of those it counts for.
-fn charge(tag: OwnerTag, bytes: u64) {
+/// Changes what an owner's bound should be, and that of those it counts for.
+fn charge(tag: OwnerTag, bytes: i64) {
+    let bytes = bytes as u64;
     if let Some(owner) = Owner::find(tag).filter(|_| tag != OwnerTag::UNATTRIBUTED) {
         for whole in owner.whole() {
             whole.recount().charge.fetch_add(bytes, Relaxed);
@@ -42,7 +43,7 @@ fn charge(tag: OwnerTag, bytes: u64) {
 pub(super) fn count_run(run: &Run, live: u32) -> Result<(), Violation> {
     let size = u64::from(run.row().size);
     let own = run.head.tag();
-    charge(own, run.available_bytes());
+    charge(own, run.available_bytes() as i64);
     if run.side().is_none() {
         (0..live).for_each(|_| count(own, size));
         return Ok(());
@@ -52,7 +53,9 @@ pub(super) fn count_run(run: &Run, live: u32) -> Result<(), Violation> {
         found += 1;
         count(tag, size);
         if tag != own {
-            charge(tag, size);
+            charge(tag, size as i64);
+            // The slot is lent.
+            charge(own, -(size as i64));
         }
     });
     equal("live slots are counted", run.start().addr(), found, live)
@@ -62,13 +65,13 @@ pub(super) fn count_run(run: &Run, live: u32) -> Result<(), Violation> {
 pub(super) fn count_large(large: &Large) {
     let bytes = large.bytes() as u64;
     count(large.head.tag(), bytes);
-    charge(large.head.tag(), bytes);
+    charge(large.head.tag(), bytes as i64);
 }
 
 /// Compares the recount with the books.
 pub(super) fn compare() -> Result<(), Violation> {
     for ledger in life::arenas().flat_map(|arena| arena.ledgers.iter()) {
-        charge(ledger.tag(), ledger.slack() as u64);
+        charge(ledger.tag(), ledger.slack());
     }
     compare_one(OwnerTag::UNATTRIBUTED, &NOBODY)?;
     for (tag, owner) in Owner::all().filter(|(tag, _)| *tag != OwnerTag::UNATTRIBUTED) {
