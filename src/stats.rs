@@ -19,6 +19,7 @@ use core::fmt::{self, Write as _};
 /// exact. The totals here are sums of the parts: [`allocated_bytes`](Self::allocated_bytes) is
 /// that of [`arenas`](Self::arenas) and that of [`classes`](Self::classes).
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Address space reserved for slices and their tables.
@@ -40,9 +41,28 @@ pub struct Stats {
     pub dirty_bytes: u64,
     /// Blocks that are alive.
     pub allocated_blocks: u64,
-    arenas: [ArenaStats; ARENAS],
-    arena_count: usize,
-    classes: [ClassStats; CLASSES + 1],
+    arenas: List<ArenaStats, ARENAS>,
+    classes: List<ClassStats, { CLASSES + 1 }>,
+}
+
+/// A list without allocation.
+#[derive(Clone, Debug)]
+struct List<T, const N: usize> {
+    items: [T; N],
+    len: usize,
+}
+
+impl<T, const N: usize> List<T, N> {
+    fn as_slice(&self) -> &[T] {
+        &self.items[..self.len]
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<T: serde::Serialize, const N: usize> serde::Serialize for List<T, N> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.as_slice().serialize(serializer)
+    }
 }
 
 /// Arenas that are listed one by one; what further ones hold is added to the last.
@@ -53,6 +73,7 @@ const ARENAS: usize = 64;
 /// A block that one thread allocates and another frees adds to the first arena and is taken from
 /// the second, which may fall below zero; the sum over all arenas never does.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ArenaStats {
     /// Bytes.
@@ -65,6 +86,7 @@ pub struct ArenaStats {
 
 /// Blocks of one size class that are alive.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ClassStats {
     /// Bytes of a block; 0 for the last row, which has all blocks larger than any class.
@@ -80,12 +102,12 @@ pub struct ClassStats {
 impl Stats {
     /// Each arena; at most 64, the last of which holds the sum of all further ones.
     pub fn arenas(&self) -> &[ArenaStats] {
-        &self.arenas[..self.arena_count]
+        self.arenas.as_slice()
     }
 
     /// Each size class, and in the last row all larger blocks.
     pub fn classes(&self) -> &[ClassStats] {
-        &self.classes
+        self.classes.as_slice()
     }
 
     /// Takes the snapshot.
@@ -106,11 +128,16 @@ impl Stats {
                 + DEFAULT.counts.purged_in_runs.load(Relaxed),
             dirty_bytes: DEFAULT.counts.dirty.load(Relaxed) * SLICE as u64,
             allocated_blocks: 0,
-            arenas: parts.arenas,
-            arena_count: parts.arena_count,
-            classes: parts.classes,
+            arenas: List {
+                items: parts.arenas,
+                len: parts.arena_count,
+            },
+            classes: List {
+                items: parts.classes,
+                len: CLASSES + 1,
+            },
         };
-        for class in &stats.classes {
+        for class in parts.classes {
             stats.allocated_bytes += class.allocated_bytes;
             stats.allocated_blocks += class.allocated_blocks;
         }
@@ -265,7 +292,7 @@ impl fmt::Display for Stats {
             "{:>12} {:>12} {:>14} {:>16}",
             "size class", "blocks", "bytes", "requests"
         )?;
-        for class in self.classes.iter().filter(|class| class.requests != 0) {
+        for class in self.classes().iter().filter(|class| class.requests != 0) {
             let (blocks, bytes, requests) = (
                 class.allocated_blocks,
                 Size(class.allocated_bytes),

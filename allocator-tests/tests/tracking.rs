@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use allocator_tests::scenarios::scaled;
-use bursar::{Budget, Bursar, Consumer, Greedy, Reservation, Tracking, Unbounded};
+use bursar::{Budget, Bursar, Claim, Consumer, Greedy, Reservation, Tracking, Unbounded};
 
 #[global_allocator]
 static GLOBAL: Bursar = Bursar::new();
@@ -143,4 +143,21 @@ fn real_bytes_stand_beside_declared_ones_to_the_end() {
     let tracked = tracking.report().finished[0].clone();
     assert_eq!((tracked.declared_bytes, tracked.real_bytes), (0, 0));
     assert!(tracked.peak_real_bytes >= 512 << 10);
+}
+
+/// A bridge to another library may make claims without a registration.
+#[test]
+fn claims_without_a_registration_end_with_their_last() {
+    let tracking = Tracking::new(Arc::new(Greedy::new(1000)));
+    let consumer = Consumer::new("bridged");
+    tracking.grow(&Claim::new(&consumer, 7, 0), 100);
+    assert_eq!(tracking.report().consumers.len(), 1);
+    tracking.shrink(&Claim::new(&consumer, 7, 0), 100);
+    tracking.close(&Claim::new(&consumer, 7, 0));
+    let report = tracking.report();
+    assert_eq!((report.consumers.len(), report.finished.len()), (0, 1));
+    let id = consumer.id();
+    drop(consumer);
+    let _ = bursar::report();
+    assert!(bursar::consumers().iter().all(|listed| listed.id != id));
 }

@@ -110,7 +110,8 @@ pub trait Budget: Send + Sync + fmt::Debug {
         let _ = (from, to, bytes);
     }
 
-    /// A reservation is gone. It had given back all it had.
+    /// A reservation is gone. It had given back all it had. Who calls these methods with claims of
+    /// their own ends each with this.
     fn close(&self, claim: &Claim<'_>) {
         let _ = claim;
     }

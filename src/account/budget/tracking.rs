@@ -178,6 +178,23 @@ impl Tracking {
         internally(|| work(&mut self.tracks.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
+    /// Notes that something of a consumer's has ended, and moves it to the finished ones if it has
+    /// neither registrations nor bytes.
+    fn leave(&self, consumer: &Consumer, end: impl FnOnce(&mut Track)) {
+        let over = self.with(|tracks| {
+            let track = tracks.open.get_mut(&consumer.id())?;
+            end(track);
+            let is_over = track.registrations == 0 && track.bytes.now == 0;
+            is_over
+                .then(|| tracks.open.remove(&consumer.id()))
+                .flatten()
+        });
+        if let Some(track) = over {
+            let finished = internally(|| track.tracked());
+            self.with(|tracks| tracks.finish(finished, self.keep));
+        }
+    }
+
     /// All registered consumers, the largest first, and those that finished. Its `Display` is a
     /// table.
     ///
@@ -234,18 +251,9 @@ impl Budget for Tracking {
     }
 
     fn unregister(&self, consumer: &Consumer) {
-        let ended = self.with(|tracks| {
-            let track = tracks.track(consumer);
+        self.leave(consumer, |track| {
             track.registrations = track.registrations.saturating_sub(1);
-            let is_over = track.registrations == 0 && track.bytes.now == 0;
-            is_over
-                .then(|| tracks.open.remove(&consumer.id()))
-                .flatten()
         });
-        if let Some(track) = ended {
-            let finished = internally(|| track.tracked());
-            self.with(|tracks| tracks.finish(finished, self.keep));
-        }
         self.inner.unregister(consumer);
     }
 
@@ -284,9 +292,8 @@ impl Budget for Tracking {
     }
 
     fn close(&self, claim: &Claim<'_>) {
-        self.with(|tracks| {
-            let reservations = &mut tracks.track(claim.consumer()).reservations;
-            reservations.remove(&claim.reservation());
+        self.leave(claim.consumer(), |track| {
+            track.reservations.remove(&claim.reservation());
         });
         self.inner.close(claim);
     }
