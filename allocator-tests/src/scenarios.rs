@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use crate::blocks::Heap;
 
+pub mod account_faults;
+pub mod account_forks;
 pub mod accounts;
 pub mod exits;
 pub mod faults;
@@ -92,7 +94,9 @@ impl Arguments {
 
 type Run = fn(&Host, &Arguments);
 
-const ALL: [&[(&str, Run)]; 9] = [
+const ALL: [&[(&str, Run)]; 11] = [
+    account_faults::ALL,
+    account_forks::ALL,
     accounts::ALL,
     exits::ALL,
     faults::ALL,

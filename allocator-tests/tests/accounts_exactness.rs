@@ -11,6 +11,7 @@ use std::thread;
 
 use allocator_tests::blocks::layout;
 use allocator_tests::charges::{both, boxes, buffers, held, listed, listed_still};
+use allocator_tests::process::Scenario;
 use allocator_tests::scenarios::scaled;
 use bursar::{Bursar, Consumer, Transfer, TransferError, transfer, transfer_all};
 use rand::rngs::SmallRng;
@@ -472,4 +473,12 @@ fn unattributed_blocks_are_counted_as_such() {
     assert!(usage.peak_bytes >= usage.live_bytes, "{usage:?}");
     drop(block);
     assert!(bursar::unattributed().live_bytes < before + (64 << 20));
+}
+
+#[test]
+fn books_stay_exact_without_memory_for_records() {
+    for rule in ["first", "second"] {
+        let scenario = Scenario::new(env!("CARGO_BIN_EXE_bare"), "accounts_without_records");
+        print!("{rule}: {}", scenario.argument(rule).succeed());
+    }
 }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bursar::{Consumer, Usage};
+use bursar::Usage;
 
-use super::{Field, Found, holds, locked, same};
+use super::{Field, Found, Owner, holds, locked, same};
 
 /// Reads all the while. What it reads is bounded: a figure is one that was true
 /// at a moment of the call, give or take what was allocated during the call.
@@ -26,7 +26,8 @@ pub(super) fn watch(field: &Arc<Field>) {
                 .cast
                 .handles()
                 .iter()
-                .try_for_each(|one| seen.read(field, one))?;
+                .try_for_each(|one| seen.read(field, Some(one.id()), || one.usage()))?;
+            seen.read(field, None, bursar::unattributed)?;
             seen.read_all(field)?;
             lasting.iter().try_for_each(|(before, consumer)| {
                 same(
@@ -43,40 +44,35 @@ pub(super) fn watch(field: &Arc<Field>) {
 /// Allocated and freed bytes as they were read last.
 #[derive(Default)]
 struct Seen {
-    totals: HashMap<u64, [u64; 2]>,
+    totals: HashMap<Owner, [u64; 2]>,
 }
 
 impl Seen {
-    /// Three readings of one consumer: totals only grow, and what is alive is at
+    /// Three readings of one owner: totals only grow, and what is alive is at
     /// most what was alive in the whole run at a time, and what was allocated
     /// between the readings before and after.
-    fn read(&mut self, field: &Field, consumer: &Consumer) -> Found {
-        let [before, usage, after] = [0; 3].map(|_| consumer.usage());
+    fn read(&mut self, field: &Field, owner: Owner, read: impl Fn() -> Usage) -> Found {
+        let [before, usage, after] = [0; 3].map(|_| read());
         let most = field.most_alive.load(Ordering::SeqCst);
         let meanwhile = after.allocated_bytes - before.allocated_bytes;
         for usage in [&before, &usage, &after] {
-            self.grows(consumer.id(), usage)?;
+            self.grows(owner, usage)?;
         }
         holds(
-            || {
-                format!(
-                    "{usage:?} of {}: {most} and {meanwhile} at most",
-                    consumer.id()
-                )
-            },
+            || format!("{usage:?} of {owner:?}: {most} and {meanwhile} at most"),
             usage.live_bytes <= most + meanwhile,
         )
     }
 
-    fn grows(&mut self, id: u64, usage: &Usage) -> Found {
+    fn grows(&mut self, owner: Owner, usage: &Usage) -> Found {
         let now = [usage.allocated_bytes, usage.freed_bytes];
-        let before = self.totals.insert(id, now).unwrap_or_default();
+        let before = self.totals.insert(owner, now).unwrap_or_default();
         holds(
-            || format!("totals of {id} went from {before:?} to {now:?}"),
+            || format!("totals of {owner:?} went from {before:?} to {now:?}"),
             now[0] >= before[0] && now[1] >= before[1],
         )?;
         holds(
-            || format!("{id}: {usage:?} does not add up"),
+            || format!("{owner:?}: {usage:?} does not add up"),
             usage.allocated_bytes - usage.freed_bytes == usage.live_bytes
                 && usage.allocated_blocks - usage.freed_blocks == usage.live_blocks
                 && usage.live_bytes <= usage.peak_bytes
@@ -102,6 +98,7 @@ impl Seen {
             || format!("{whole} bytes at once, {most} and {meanwhile} at most"),
             whole <= most + meanwhile,
         )?;
+        self.grows(None, all.unattributed())?;
         let mut last = None;
         for consumer in &all {
             holds(
@@ -109,7 +106,7 @@ impl Seen {
                 last < Some(consumer.id),
             )?;
             last = Some(consumer.id);
-            self.grows(consumer.id, &consumer.usage)?;
+            self.grows(Some(consumer.id), &consumer.usage)?;
         }
         Ok(())
     }
