@@ -99,8 +99,9 @@ impl Account {
         })
     }
 
-    /// Looks whether pressure has begun or ended, and tells those who wait for that.
-    fn watch(&self) {
+    /// Looks whether pressure has begun or ended, and tells those who wait for that. Whether there
+    /// is pressure.
+    fn watch(&self) -> bool {
         let watch = self.watched();
         match self.pressure() {
             Some(pressure) => {
@@ -110,12 +111,14 @@ impl Account {
                     let consumer = Consumer::of(Handle::another(self));
                     callbacks.iter().for_each(|call| call(&consumer, pressure));
                 }
+                true
             }
             None => {
                 if watch.is_pressed.swap(false, Relaxed) {
                     let wakers = core::mem::take(&mut watch.waiting().for_its_end);
                     wakers.into_iter().for_each(Waker::wake);
                 }
+                false
             }
         }
     }
@@ -133,7 +136,9 @@ impl Account {
 
     /// Looks after the account and all above it.
     pub(super) fn safe_point(&self) {
-        self.limited().for_each(Account::watch);
+        for account in self.limited() {
+            account.watch();
+        }
     }
 }
 
@@ -211,24 +216,22 @@ impl Future for PressureEnded {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        // Who learns of the pressure here sees to those who wait for its beginning.
-        self.consumer.safe_point();
-        let account = self.consumer.account();
-        for pressed in account.limited() {
-            if pressed.pressure().is_none() {
-                continue;
-            }
-            let watch = pressed.watched();
-            let wakers = &mut watch.waiting().for_its_end;
+        let mut is_pressed = false;
+        for account in self.consumer.account().limited() {
+            let wakers = &mut account.watched().waiting().for_its_end;
             if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
                 wakers.push(context.waker().clone());
             }
         }
-        // It may have ended before the waker was in place.
-        if self.consumer.is_pressed() {
-            return Poll::Pending;
+        // With the wakers in place: whoever sees the end of pressure that was seen here wakes.
+        for account in self.consumer.account().limited() {
+            is_pressed |= account.watch();
         }
-        Poll::Ready(())
+        if is_pressed {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
     }
 }
 

@@ -26,7 +26,7 @@ pub struct ConsumerSnapshot {
     pub parent: Option<u64>,
     /// Whether it can free memory when it is asked to.
     pub can_spill: bool,
-    /// No handle is left: it is listed for the bytes that are still alive.
+    /// No handle is left, and no consumer below it: it is listed for the bytes that are still alive.
     pub departed: bool,
     /// What it holds.
     pub usage: Usage,
@@ -180,7 +180,8 @@ pub struct Report {
     installed: bool,
 }
 
-/// A report of all consumers as they are now: [`consumers`] as a tree in text.
+/// A report of all consumers as they are now: [`consumers`] as a tree in text, after those that are
+/// over have left, which takes the registry's lock for a moment.
 pub fn report() -> Report {
     registry::sweep_all();
     Report {

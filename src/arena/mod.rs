@@ -15,6 +15,7 @@ pub(crate) mod fast;
 pub(crate) mod large;
 #[cfg(not(loom))]
 pub(crate) mod ledger;
+pub(crate) mod lent;
 #[cfg(not(loom))]
 pub(crate) mod life;
 #[cfg(not(loom))]

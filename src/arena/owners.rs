@@ -13,6 +13,7 @@
 //! Only slow paths touch it. An owner below another also counts for that one and all above.
 
 use super::ledger::Ledger;
+use super::lent::Lent;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, Ordering::Relaxed};
 use crate::pool::{AllocFailure, metadata};
 use crate::units::OwnerTag;
@@ -30,7 +31,7 @@ pub(crate) struct Owner {
     /// This one is a part of the owner above, not an owner of its own below it.
     is_part: AtomicBool,
     /// Slots of its runs that are lent.
-    lent: AtomicU64,
+    lent: Lent,
     bound: AtomicU64,
     peak: AtomicU64,
     /// The same, with all owners below.
@@ -94,7 +95,7 @@ impl Owner {
             above: AtomicPtr::new(null_mut()),
             is_open: AtomicBool::new(false),
             is_part: AtomicBool::new(false),
-            lent: AtomicU64::new(0),
+            lent: Lent::new(),
             bound: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             tree_bound: AtomicU64::new(0),
@@ -164,23 +165,21 @@ impl Owner {
     /// Whether no arena holds anything for this owner. Stays so while no block is its and nobody is
     /// in its scope.
     pub(crate) fn is_settled(&self) -> bool {
-        self.bound.load(Relaxed) == 0
-            && self.tree_bound.load(Relaxed) == 0
-            && self.lent.load(Relaxed) == 0
+        self.lent
+            .none_while(|| self.bound.load(Relaxed) == 0 && self.tree_bound.load(Relaxed) == 0)
     }
 
     /// A block of a run of the owner's own is handed over: its slot is no longer the owner's.
     pub(super) fn lend(&self, bytes: u64) {
-        // First the note that the slot is out: nobody is to find the owner settled meanwhile.
-        self.lent.fetch_add(1, Relaxed);
-        self.uncharge(bytes);
+        self.lent.lend(|| self.uncharge(bytes));
     }
 
     /// A slot that was lent is back.
     pub(super) fn take_back(&self, bytes: u64) {
-        // Slots that are there again are not refused.
-        let _ = self.charge(bytes, false);
-        self.lent.fetch_sub(1, Ordering::AcqRel);
+        self.lent.take_back(|| {
+            // Slots that are there again are not refused.
+            let _ = self.charge(bytes, false);
+        });
     }
 
     /// The bound, and the highest it was.

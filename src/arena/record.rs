@@ -459,7 +459,8 @@ impl Arena {
         self.settling.store(false, Relaxed);
     }
 
-    /// Has the arena's thread look after its runs with its next request.
+    /// Has the arena's thread look after its runs with its next request that needs a run, or one of
+    /// its next frees outside the fast path.
     pub(super) fn divert(&self) {
         if self.diverted.swap(true, Relaxed) {
             return;
