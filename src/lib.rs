@@ -6,6 +6,28 @@
 //! # fn main() {}
 //! ```
 //!
+//! What a thread allocates in a consumer's scope is that consumer's until it is freed, by whichever
+//! thread:
+//!
+//! ```
+//! # #[cfg(feature = "accounts")] {
+//! # #[global_allocator]
+//! # static GLOBAL: bursar::Bursar = bursar::Bursar::new();
+//! let query = bursar::Consumer::new("query");
+//! let sort = query.child("sort");
+//! let rows = sort.run(|| vec![0_u64; 1000]);
+//! assert_eq!(sort.usage().live_blocks, 1);
+//! assert_eq!(query.usage().subtree_live_bytes, sort.usage().live_bytes);
+//! std::thread::spawn(move || drop(rows)).join().unwrap();
+//! assert_eq!(sort.usage().live_bytes, 0);
+//! println!("{}", bursar::report());
+//! # }
+//! ```
+//!
+//! Features: `accounts` (default) is consumers and all that belongs to them; `stream` wraps
+//! streams, `serde` makes snapshots and reports serialisable, `requested` counts the bytes that
+//! were asked for, `check` verifies every structure, `fault-injection` makes system calls fail.
+//!
 //! The layers, each of which uses only those below it:
 //!
 //! | layer | what it owns |

@@ -56,7 +56,8 @@ impl Consumer {
         Self::make(&name.into(), Some(&*self.0), false)
     }
 
-    /// The same consumer, which can or cannot free memory when it is asked to.
+    /// The same consumer, which can or cannot free memory when it is asked to. All handles see it;
+    /// budgets take it when the consumer first has bytes there.
     #[must_use]
     pub fn with_can_spill(self, can_spill: bool) -> Consumer {
         self.0.set_can_spill(can_spill);
@@ -109,8 +110,18 @@ impl Consumer {
     /// Attributes to this consumer what the thread allocates until the scope is dropped. Scopes
     /// nest; what moves within an allocation (`realloc`) stays with its owner.
     ///
-    /// A few nanoseconds. Without memory for the thread's book of this consumer, once, the scope
-    /// attributes nothing.
+    /// A few nanoseconds; the first time on a thread also a record of 256 bytes. Without memory for
+    /// that, or after the thread's end, the scope attributes nothing.
+    ///
+    /// ```
+    /// let (scan, sort) = (bursar::Consumer::new("scan"), bursar::Consumer::new("sort"));
+    /// let _scanning = scan.enter();
+    /// {
+    ///     let _sorting = sort.enter();
+    ///     assert_eq!(bursar::current(), Some(sort.clone()));
+    /// }
+    /// assert_eq!(bursar::current(), Some(scan.clone()));
+    /// ```
     #[inline(always)]
     pub fn enter(&self) -> Scope {
         Scope::enter(self.0.tag())
@@ -125,18 +136,32 @@ impl Consumer {
 
     /// Like [`run`](Consumer::run), and hard limits refuse memory inside: `try_reserve` and other
     /// calls that can fail do, and the program lives on. Code inside that takes memory for
-    /// granted (`Box::new`, `Vec::push`) aborts the process when it is refused.
+    /// granted (`Box::new`, `Vec::push`) aborts the process when it is refused. Limits of whatever
+    /// consumer the thread is in hold, of those above it too. Nests.
+    ///
+    /// ```
+    /// use bursar::{Consumer, Limits};
+    /// # #[global_allocator]
+    /// # static GLOBAL: bursar::Bursar = bursar::Bursar::new();
+    /// let cache = Consumer::new("cache");
+    /// cache.set_limits(Limits::none().hard(1 << 20));
+    /// let mut pages: Vec<u8> = Vec::new();
+    /// let refused = cache.try_run(|| pages.try_reserve_exact(2 << 20));
+    /// assert!(refused.is_err());
+    /// println!("{}", bursar::last_failure().unwrap());
+    /// ```
     pub fn try_run<T>(&self, work: impl FnOnce() -> T) -> T {
         self.run(|| crate::arena::owner::with_refusals(work))
     }
 
-    /// What it holds and has held. Some hundred nanoseconds for each thread that allocated or freed
-    /// for it, and as much for each consumer below it.
+    /// What it holds and has held. At most some hundred nanoseconds for each thread that allocated
+    /// or freed for it, and as much for each consumer below it, for which it allocates a list.
     pub fn usage(&self) -> Usage {
         Usage::of(&self.0)
     }
 
-    /// What it holds, by size class. Some microseconds.
+    /// What it holds, by size class. Costs as [`usage`](Consumer::usage), and a microsecond. While
+    /// threads are at work a class may be off by what they do meanwhile.
     pub fn classes(&self) -> impl Iterator<Item = ClassUsage> + use<> {
         super::usage::classes(&self.0)
     }

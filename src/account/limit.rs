@@ -22,8 +22,8 @@ use std::vec::Vec;
 pub struct Limits {
     /// Above this there is pressure.
     pub soft: Option<u64>,
-    /// Requests that would pass it are refused inside [`Consumer::try_run`]. Elsewhere, above it there
-    /// is pressure.
+    /// Requests that would pass it are refused inside [`Consumer::try_run`]. Elsewhere, above it
+    /// there is pressure.
     pub hard: Option<u64>,
 }
 
@@ -147,12 +147,12 @@ impl Consumer {
     ///
     /// Soft limits are compared with the exact count, at safe points. Hard limits are compared
     /// inside [`try_run`](Consumer::try_run) with a bound that is above the count by what pages of
-    /// the consumers' own runs have free and by up to 16 KiB a thread and consumer: so a request may
-    /// be refused that much early, and live bytes never pass the limit by requests inside `try_run`,
-    /// by whatever number of threads, where the bound was below it when they began. Bytes taken over
-    /// by [`transfer`](crate::transfer), and those allocated outside `try_run`, are not refused and
-    /// may pass it; and so may requests for what pages already in use have free, where the limit is
-    /// set below what the consumer had at its disposal by then.
+    /// the consumers' own runs have free and by up to 16 KiB a thread and consumer: so a request
+    /// may be refused that much early, and live bytes never pass the limit by requests inside
+    /// `try_run`, by whatever number of threads, where the bound was below it when they began.
+    /// Bytes taken over by [`transfer`](crate::transfer), and those allocated outside `try_run`,
+    /// are not refused and may pass it; and so may requests for what pages already in use have
+    /// free, where the limit is set below what the consumer had at its disposal by then.
     pub fn set_limits(&self, limits: Limits) {
         let soft = limits.soft.unwrap_or(UNLIMITED);
         self.account()
@@ -181,10 +181,11 @@ impl Consumer {
             .any(|account| account.pressure().is_some())
     }
 
-    /// Has `call` called, at the next safe point of this consumer or one below it, each time this
-    /// consumer's limits are passed. Not for those of consumers above it. It may allocate, and use
-    /// bursar as it likes. It is kept as long as the consumer: one that owns a handle of its own
-    /// consumer keeps that for good, so take the one that it is called with.
+    /// Has `call` called, after those added before it, at the next safe point of this consumer or
+    /// one below it, each time this consumer's limits are passed. Not for those of consumers above
+    /// it. It may allocate, and use bursar as it likes. It is kept as long as the consumer: one
+    /// that owns a handle of its own consumer keeps that for good, so take the one that it is
+    /// called with.
     pub fn on_pressure(&self, call: impl Fn(&Consumer, Pressure) + Send + Sync + 'static) {
         let callbacks = &mut self.account().watched().waiting().for_pressure;
         callbacks.push(Arc::new(call));

@@ -306,8 +306,8 @@ impl Account {
         }
     }
 
-    /// The counts of a consumer whose own are `own`, together with those of its parts, some of which
-    /// may have left since they were read.
+    /// The counts of a consumer whose own are `own`, together with those of its parts, some of
+    /// which may have left since they were read.
     pub(super) fn with_parts<'a>(
         &self,
         own: &Totals,

@@ -26,7 +26,8 @@ pub struct ConsumerSnapshot {
     pub parent: Option<u64>,
     /// Whether it can free memory when it is asked to.
     pub can_spill: bool,
-    /// No handle is left, and no consumer below it: it is listed for the bytes that are still alive.
+    /// No handle is left, and no consumer below it: it is listed for the bytes that are still
+    /// alive.
     pub departed: bool,
     /// What it holds.
     pub usage: Usage,
@@ -35,10 +36,10 @@ pub struct ConsumerSnapshot {
 /// All consumers as of one call, in the order of their ids; made by [`consumers`].
 ///
 /// At rest every figure is exact. While threads are at work, all counts of blocks freed are read
-/// before any count of blocks allocated, so that none is negative: a consumer is shown with at least
-/// what it held when the call began, and at most what it held when the call ended plus what it freed
-/// during the call.
-/// [`heap_bytes`](Consumers::heap_bytes) is the sum of the parts in either case.
+/// before any count of blocks allocated, so that none is negative: a consumer is shown with at
+/// least what it held when the call began, and at most what it held when the call ended plus what
+/// it freed during the call. [`heap_bytes`](Consumers::heap_bytes) is the sum of the parts in
+/// either case.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Consumers {

@@ -15,7 +15,8 @@ use std::vec::Vec;
 ///
 /// Counts are exact when nobody allocates or frees for the consumer meanwhile; otherwise they are
 /// those of some moments during the call, and never show a block freed that they do not show
-/// allocated: live bytes may be shown too high, by at most what was freed during the call. Peaks are upper bounds: see [`peak_bytes`](Usage::peak_bytes).
+/// allocated: live bytes may be shown too high, by at most what was freed during the call. Peaks
+/// are upper bounds: see [`peak_bytes`](Usage::peak_bytes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -2,7 +2,8 @@
 //! blocks were allocated and freed through them.
 //!
 //! A run in a bin's list is `Owned` and either uniform for the bins' owner or tagged slot by slot:
-//! in the mixed bins, and where a block was handed over. The current run is one of the list, or the empty run.
+//! in the mixed bins, and where a block was handed over. The current run is one of the list, or the
+//! empty run.
 
 use super::Arena;
 use super::counter::Counter;
@@ -88,8 +89,8 @@ pub(crate) const fn empty_bins() -> *const Bins {
 }
 
 impl Bins {
-    /// Bins of an arena for the runs of a ledger's owner, or mixed ones for null. `None` if there is
-    /// no memory.
+    /// Bins of an arena for the runs of a ledger's owner, or mixed ones for null. `None` if there
+    /// is no memory.
     #[cold]
     pub(super) fn make(arena: &'static Arena, ledger: *const Ledger) -> Option<&'static Bins> {
         let record = metadata::allocate(size_of::<Bins>())?.cast::<Bins>();

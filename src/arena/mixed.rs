@@ -143,8 +143,8 @@ impl Arena {
     /// nothing changed, otherwise.
     ///
     /// # Safety
-    /// The caller has this arena; the block is of that class and alive, its run in these bins, which
-    /// are the arena's.
+    /// The caller has this arena; the block is of that class and alive, its run in these bins,
+    /// which are the arena's.
     #[inline(always)]
     pub(super) unsafe fn book_few_freed(
         &self,

@@ -21,9 +21,9 @@ use core::time::Duration;
 ///                                   and held by all that can spill + asked <= limit - kept
 /// of a consumer that cannot spill:  if reserved + asked <= limit
 /// ```
-/// What is *owed*: if the request of an unspillable consumer is refused and would not have lifted it
-/// above an equal part of the limit (limit / active consumers), it is owed what it asked for until
-/// it asks again, is given something, gives something back, or is gone, and for at most the
+/// What is *owed*: if the request of an unspillable consumer is refused and would not have lifted
+/// it above an equal part of the limit (limit / active consumers), it is owed what it asked for
+/// until it asks again, is given something, gives something back, or is gone, and for at most the
 /// budget's [patience](Fair::with_patience).
 ///
 /// This guarantees:

@@ -60,8 +60,8 @@ pub trait Policy: Send + Sync + fmt::Debug {
     /// and itself.
     fn room(&self, holdings: &Holdings<'_>, claim: &Claim<'_>) -> Room;
 
-    /// Whether a request that is refused is noted as a [`Refusal`], so that room can be kept for it.
-    /// Called like [`room`](Policy::room).
+    /// Whether a request that is refused is noted as a [`Refusal`], so that room can be kept for
+    /// it. Called like [`room`](Policy::room).
     fn notes_refusal(&self, holdings: &Holdings<'_>, claim: &Claim<'_>, bytes: u64) -> bool {
         let _ = (holdings, claim, bytes);
         false
