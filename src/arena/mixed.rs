@@ -2,11 +2,9 @@
 //! where each slot has a tag.
 //!
 //! ```text
-//! an owner's blocks of a class fill runs of its own  once it took FILL_BYTES of the class from mixed
-//!                                                    runs on this thread and did not free here, or
-//!                                                    takes FILL_STAY blocks in one stay in its scope
-//! and come from mixed runs again                     once no run of the class is at hand when the
-//!                                                    arena looks through its runs
+//! runs of its own   once it has taken FILL_BYTES of the class from mixed runs on this thread that
+//!                   it did not free here, or takes FILL_STAY blocks in one stay in its scope
+//! mixed runs again  once no run of the class is at hand when the arena looks through its runs
 //! ```
 //! Runs of one's own are what fast paths use. But each costs a page at least, and where many
 //! owners take turns, lines of cache for all that the other owners' runs have used meanwhile. So

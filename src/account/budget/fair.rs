@@ -35,8 +35,8 @@ use core::time::Duration;
 ///   equal part, nobody who can spill is admitted anything that this request needs. So it succeeds,
 ///   when it is repeated, as soon as the others have spilled enough, however many of them try to
 ///   take what was freed.
-/// - A consumer that can spill and holds more than its share, since others have become active, keeps
-///   what it has, but is given no more; and it is asked to spill if one below its share, or one
+/// - A consumer that can spill and holds more than its share, since others have become active,
+///   keeps what it has, but is given no more; and it is asked to spill if one below its share, or one
 ///   that cannot spill, needs room. Nobody is asked to spill for one that has its share.
 ///
 /// It does not guarantee anything against [`grow`](crate::Reservation::grow), which passes every
