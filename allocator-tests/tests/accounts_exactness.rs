@@ -163,9 +163,13 @@ fn blocks_freed_by_other_threads_are_credited() {
     let consumer = Consumer::new("sender");
     let count = scaled(100_000, 10_000);
     let (send, receive) = channel::<Vec<u8>>();
+    // A thread that begins later could take up the arena of one that has ended.
+    let both_have_arenas = Barrier::new(2);
     thread::scope(|scope| {
-        let owner = consumer.clone();
+        let (owner, both_have_arenas) = (consumer.clone(), &both_have_arenas);
         scope.spawn(move || {
+            drop(buffer(1));
+            both_have_arenas.wait();
             let mut rng = SmallRng::seed_from_u64(1);
             for _ in 0..count {
                 let size = 1 << rng.random_range(0..12);
@@ -173,7 +177,11 @@ fn blocks_freed_by_other_threads_are_credited() {
                 send.send(block).expect("someone receives");
             }
         });
-        scope.spawn(move || receive.into_iter().for_each(drop));
+        scope.spawn(move || {
+            drop(buffer(1));
+            both_have_arenas.wait();
+            receive.into_iter().for_each(drop);
+        });
     });
     let usage = consumer.usage();
     assert_eq!([usage.live_blocks, usage.live_bytes], [0, 0]);

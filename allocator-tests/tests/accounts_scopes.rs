@@ -4,12 +4,12 @@
 use std::cell::RefCell;
 use std::mem::forget;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use allocator_tests::charges::{both, boxes, current, held, listed, listed_still};
 use allocator_tests::scenarios::scaled;
-use bursar::{Bursar, Consumer, Scope};
+use bursar::{Budget, Bursar, Consumer, Scope, Unbounded};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -231,6 +231,32 @@ fn current_is_a_handle_and_costs_its_consumer_nothing() {
         drop(found);
         assert!(listed_still(id).is_none());
     });
+}
+
+#[test]
+fn in_a_reservations_scope_the_consumer_is_current() {
+    let budget: Arc<dyn Budget> = Arc::new(Unbounded::new());
+    let consumer = Consumer::new("reserving");
+    let reservation = consumer.register(&budget);
+    let own = consumer.run(small);
+    let reserved = reservation.run(small);
+    let found = reservation.run(bursar::current).expect("a scope");
+    assert_eq!(found, consumer);
+    assert_eq!(held(&found), boxes::<Small>(2));
+    let scope = reservation.enter();
+    drop(reservation);
+    let more = small();
+    assert_eq!(current(), Some(consumer.id()));
+    drop(scope);
+    assert_eq!(
+        (held(&consumer), held(&found)),
+        (boxes::<Small>(3), boxes::<Small>(3))
+    );
+    let id = consumer.id();
+    drop((consumer, found));
+    assert!(listed_still(id).is_some_and(|one| one.departed && one.usage.live_blocks == 3));
+    drop((own, reserved, more));
+    assert!(listed_still(id).is_none());
 }
 
 /// Reports and figures asked for in a scope cost the consumer what is returned
