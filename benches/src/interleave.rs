@@ -104,11 +104,28 @@ impl Lane {
     /// sample of about `target`.
     #[must_use]
     pub fn measure(&self, rounds: usize, target: Duration) -> Vec<Vec<f64>> {
-        let counts: Vec<u64> = self
-            .runners
+        self.in_turn(rounds, &self.calibrated(target))
+    }
+
+    /// The same with as many operations for each contestant, those that the
+    /// fastest does in `target`: for contestants that differ by percents. What
+    /// a sample costs beside its operations, such as starting threads, is then
+    /// the same for all, and none is given few because it was put aside once.
+    #[must_use]
+    pub fn measure_alike(&self, rounds: usize, target: Duration) -> Vec<Vec<f64>> {
+        let counts = self.calibrated(target);
+        let most = counts.iter().copied().max().unwrap_or(1);
+        self.in_turn(rounds, &vec![most; counts.len()])
+    }
+
+    fn calibrated(&self, target: Duration) -> Vec<u64> {
+        self.runners
             .iter()
             .map(|row| calibrate(row, target))
-            .collect();
+            .collect()
+    }
+
+    fn in_turn(&self, rounds: usize, counts: &[u64]) -> Vec<Vec<f64>> {
         let mut samples = vec![Vec::with_capacity(rounds); self.runners.len()];
         for round in 0..rounds {
             for turn in 0..self.runners.len() {

@@ -42,7 +42,7 @@ fn once(full: &Path, effort: Effort, measured: &mut [Measured]) -> Result<(), St
         }
     }
     for lane in interleave::side_by_side(replacement) {
-        let samples = lane.measure(effort.rounds, effort.target);
+        let samples = lane.measure_alike(effort.rounds, effort.target);
         let rows = measured.iter_mut().filter(|row| row.group == REPLACEMENT);
         for (row, samples) in rows.zip(samples) {
             row.extend(vec![samples]);

@@ -91,7 +91,7 @@ fn append<'a>(measured: &mut Vec<Measured>, lanes: impl Iterator<Item = &'a Lane
     let lanes: Vec<&Lane> = lanes.collect();
     let progress = ProgressBar::new(lanes.len() as u64);
     for (index, lane) in lanes.into_iter().enumerate() {
-        let samples = lane.measure(effort.rounds, effort.target);
+        let samples = lane.measure_alike(effort.rounds, effort.target);
         match measured.get_mut(index) {
             Some(row) => row.extend(samples),
             None => measured.push(Measured {
