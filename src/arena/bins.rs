@@ -9,8 +9,9 @@ use super::Arena;
 use super::counter::Counter;
 use super::ledger::{Ledger, Totals};
 use super::owners::Owner;
-use crate::class::{CLASSES, TABLE};
-use crate::os::sync::{AtomicPtr, Ordering::Relaxed};
+use crate::class::CLASSES;
+use crate::extent::bits::bits;
+use crate::os::sync::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 use crate::pool::{AllocFailure, metadata};
 use crate::run::descriptor::{Run, Slot, empty_run};
 use crate::run::remote::State;
@@ -72,6 +73,8 @@ pub(crate) struct Bins {
     /// The classes, a bit each, whose blocks come from runs of these bins; the others' come from
     /// mixed runs.
     filled: [Cell<u64>; 2],
+    /// The classes, a bit each, that were ever counted here: readers pass over the others.
+    counted: [AtomicU64; 2],
 }
 
 /// Bins without a run, in place of a null pointer: each request finds its way to the slow path.
@@ -110,6 +113,7 @@ impl Bins {
             arena: Cell::new(null()),
             ledger: Cell::new(null()),
             filled: [const { Cell::new(0) }; 2],
+            counted: [const { AtomicU64::new(0) }; 2],
         }
     }
 
@@ -168,6 +172,24 @@ impl Bins {
         } else {
             word.get() & !bit
         });
+        self.begin_counting(class);
+    }
+
+    /// Has readers look at the counts of a class from now on.
+    #[inline]
+    pub(super) fn begin_counting(&self, class: ClassIndex) {
+        let index = class.index();
+        let word = &self.counted[index / 64];
+        // Relaxed: the counts themselves order what is read of them.
+        word.store(word.load(Relaxed) | 1 << (index % 64), Relaxed);
+    }
+
+    /// The classes that were ever counted here.
+    fn counted(&self) -> impl Iterator<Item = ClassIndex> {
+        let words = [0, 1].map(|word: usize| self.counted[word].load(Relaxed));
+        (0..2).flat_map(move |word| {
+            bits(words[word]).map(move |bit| ClassIndex((word * 64 + bit) as u8))
+        })
     }
 
     /// What all threads know of the owner of the runs of these bins; `None` for what no consumer
@@ -414,19 +436,19 @@ impl Bins {
 
     /// Adds what was freed through these bins.
     pub(super) fn add_freed(&self, totals: &mut Totals) {
-        for (bin, row) in self.bin.iter().zip(&TABLE) {
-            let freed = bin.freed.get();
+        for class in self.counted() {
+            let freed = self.bin(class).freed.get();
             totals.freed_blocks += freed;
-            totals.freed_bytes += freed * u64::from(row.size);
+            totals.freed_bytes += freed * u64::from(class.row().size);
         }
     }
 
     /// Adds what was allocated through these bins.
     pub(super) fn add_allocated(&self, totals: &mut Totals) {
-        for (bin, row) in self.bin.iter().zip(&TABLE) {
-            let allocated = bin.allocated.get();
+        for class in self.counted() {
+            let allocated = self.bin(class).allocated.get();
             totals.allocated_blocks += allocated;
-            totals.allocated_bytes += allocated * u64::from(row.size);
+            totals.allocated_bytes += allocated * u64::from(class.row().size);
         }
     }
 }

@@ -274,6 +274,7 @@ impl Arena {
     fn booking_bins(
         &'static self,
         ledger: &'static Ledger,
+        class: ClassIndex,
         few: impl FnOnce() -> bool,
     ) -> Option<&'static Bins> {
         // What no consumer claimed always has bins; there may be no mixed ones.
@@ -284,6 +285,7 @@ impl Arena {
             }
         }
         self.bins_of(ledger)
+            .inspect(|bins| bins.begin_counting(class))
     }
 
     /// The owner's own bins, made if need be.
@@ -309,7 +311,7 @@ impl Arena {
         class: ClassIndex,
     ) -> Option<&'static Ledger> {
         let ledger = self.ledger(tag)?;
-        let bins = self.booking_bins(ledger, || ledger.book_few_freed(class))?;
+        let bins = self.booking_bins(ledger, class, || ledger.book_few_freed(class))?;
         bins.bin(class).freed.bump();
         Some(ledger)
     }
@@ -321,7 +323,7 @@ impl Arena {
         class: ClassIndex,
     ) -> Option<&'static Ledger> {
         let ledger = self.ledger(tag)?;
-        let bins = self.booking_bins(ledger, || ledger.book_few_allocated(class))?;
+        let bins = self.booking_bins(ledger, class, || ledger.book_few_allocated(class))?;
         bins.bin(class).allocated.bump();
         Some(ledger)
     }

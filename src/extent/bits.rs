@@ -64,6 +64,15 @@ pub(crate) fn spans(mut word: u64) -> impl Iterator<Item = (u32, u32)> {
     })
 }
 
+/// The set bits, from the lowest up.
+pub(crate) fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let bit = word.trailing_zeros() as usize;
+        word &= word.checked_sub(1)?;
+        Some(bit)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

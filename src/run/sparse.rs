@@ -2,7 +2,7 @@
 
 use super::descriptor::{Run, reaches_out, slot_pages, touching};
 use super::remote::FreeSlot;
-use crate::extent::bits::spans;
+use crate::extent::bits::{bits, spans};
 use crate::os::map;
 use crate::os::process::page_size;
 use crate::units::SLICE;
@@ -170,14 +170,6 @@ impl Run {
 
 /// OS pages of a slice, at the smallest page size.
 const MOST_PAGES: usize = SLICE / 4096;
-
-fn bits(mut word: u64) -> impl Iterator<Item = usize> {
-    core::iter::from_fn(move || {
-        let bit = word.trailing_zeros() as usize;
-        word &= word.checked_sub(1)?;
-        Some(bit)
-    })
-}
 
 #[cfg(test)]
 mod tests {
