@@ -49,7 +49,7 @@ fn consumer_ids(_: &Host, _: &Arguments) {
     assert_eq!(first.child("second").id(), 1);
     assert_eq!(first.clone_with_new_id().id(), 2);
     assert_eq!(first.clone().id(), 0);
-    let each = scaled(50_000, 5_000);
+    let each = 50_000;
     let ids = on_threads(THREADS, |number| {
         let ids: Vec<u64> = (0..each)
             .map(|n| match (n + number) % 3 {
