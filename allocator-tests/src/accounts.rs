@@ -142,6 +142,8 @@ struct Field {
     rest: Barrier,
     /// The reader holds it while it reads, the judge while it judges.
     gaze: Mutex<()>,
+    /// The judge waits for that, or has it: the reader steps aside.
+    judging: AtomicBool,
     over: AtomicBool,
     first: Mutex<Option<Difference>>,
     /// Bytes of the run's blocks, counted before each is made and after each is freed.
@@ -218,6 +220,7 @@ pub fn run(
         mailboxes: (0..=plan.threads).map(|_| Mutex::default()).collect(),
         rest: Barrier::new(plan.threads + 1),
         gaze: Mutex::new(()),
+        judging: AtomicBool::new(false),
         over: AtomicBool::new(false),
         first: Mutex::new(None),
         alive: AtomicU64::new(0),
@@ -236,7 +239,9 @@ pub fn run(
     let mut outcome = Outcome::default();
     for round in 1..=rounds {
         field.rest.wait();
+        field.judging.store(true, Ordering::Relaxed);
         field.noting(|| judge.compare(&field));
+        field.judging.store(false, Ordering::Relaxed);
         outcome = judge.outcome(&field, round * plan.round);
         progress(&outcome);
         field.rest.wait();
