@@ -209,10 +209,7 @@ fn a_future_waits_for_the_end_of_pressure() {
         .worker_threads(2)
         .build()
         .expect("there can be threads");
-    let waiting = runtime.spawn({
-        let ended = consumer.pressure_ended();
-        async move { ended.await }
-    });
+    let waiting = runtime.spawn(consumer.pressure_ended());
     thread::sleep(std::time::Duration::from_millis(20));
     assert!(!waiting.is_finished());
     // The poll of a wrapped future is the safe point that wakes it.

@@ -14,7 +14,7 @@ use crate::sizes::Mix;
 use crate::stress::{Operation, Plan, run};
 
 /// Threads that need an arena at a time.
-const THREADS: usize = 100;
+const THREADS: usize = 256;
 
 pub(super) const ALL: &[(&str, Run)] = &[("fault", fault)];
 
