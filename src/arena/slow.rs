@@ -11,6 +11,7 @@ use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
 use crate::pool::AllocFailure;
 use crate::run::descriptor::{Run, TAGGED, run_of};
+use crate::run::remote::State;
 use crate::units::{ClassIndex, OwnerTag};
 use core::ptr::{NonNull, null_mut};
 
@@ -101,7 +102,9 @@ pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
         let run = &*run_of(block, class);
         let word = run.owner.load(Relaxed);
         let bins = &*core::ptr::with_exposed_provenance::<Bins>(word & !TAGGED);
-        if !core::ptr::eq(bins.arena.get(), arena) || run.free.get().is_null() {
+        // A run that is full may have to be taken up again.
+        let may_be_full = run.free.get().is_null() && run.remote.state() != State::Owned;
+        if !core::ptr::eq(bins.arena.get(), arena) || may_be_full {
             return deallocate_anywhere(block, class);
         }
         if word & TAGGED == 0 {

@@ -24,6 +24,9 @@ pub(crate) const PERIODS: u64 = 4;
 /// Ticks of a period.
 const TICKS: u64 = 8;
 
+/// Intervals of a period: one to see what is dirty, then one for each tick.
+const INTERVALS: u64 = TICKS + 1;
+
 /// The clock of a pool's decay.
 pub(crate) struct Decay {
     /// When the next tick is due, in milliseconds; read without the lock.
@@ -58,13 +61,13 @@ impl Decay {
     pub(crate) fn interval(&self) -> u64 {
         match self.millis.load(Relaxed) {
             u64::MAX => u64::MAX,
-            millis => (millis / (PERIODS * TICKS)).max(1),
+            millis => (millis / (PERIODS * INTERVALS)).max(1),
         }
     }
 
     /// Milliseconds of a period; `u64::MAX` if nothing is ever purged.
     pub(crate) fn period(&self) -> u64 {
-        self.interval().saturating_mul(TICKS)
+        self.interval().saturating_mul(INTERVALS)
     }
 
     /// Purges what is due at `now`. Called from slow paths.

@@ -264,7 +264,7 @@ fn judge(heap: &'static Heap, variant: Variant, survivors: &[Piece], figures: &F
     let grace = if variant == Variant::Now {
         Duration::ZERO
     } else {
-        figures.decay + figures.decay / 4
+        figures.decay + figures.decay / 10
     };
     let mut rng = SmallRng::seed_from_u64(5);
     loop {
