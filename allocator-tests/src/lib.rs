@@ -20,6 +20,9 @@
 //! | `tests/accounts_peaks.rs` | how far peaks may be above the truth |
 //! | `tests/accounts_forks.rs` | accounts in a forked child |
 //! | `tests/accounts_memory.rs` | a consumer that ends gives memory back |
+//! | `tests/accounts_limits.rs` | limits on real bytes, refusals, pressure |
+//! | `tests/reservations.rs`, `tests/budgets.rs` | the protocol of reservations; what each budget admits and refuses, under contention |
+//! | `tests/reclaim.rs`, `tests/tracking.rs` | asking the largest holders to free; peaks and finished consumers |
 //! | `tests/statistics.rs` | `stats()`: the parts and the whole, and both against the truth |
 //!
 //! What must fork, run under a limit or be looked at from outside is a
