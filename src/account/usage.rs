@@ -15,7 +15,8 @@ use std::vec::Vec;
 ///
 /// Counts are exact when nobody allocates or frees for the consumer meanwhile; otherwise they are
 /// those of some moments during the call, and never show a block freed that they do not show
-/// allocated: live bytes may be shown too high, by at most what was freed during the call. Peaks
+/// allocated: live bytes may be shown too high, by at most what was freed during the call, and as a
+/// rule not above what peaks are bounded by. Peaks
 /// are upper bounds: see [`peak_bytes`](Usage::peak_bytes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -76,8 +77,8 @@ impl Usage {
         let totals = steady(|| {
             let mut totals = account.read_freed();
             account.read_allocated(&mut totals);
-            let freed = account.read_freed().freed_bytes;
-            (totals, freed.wrapping_sub(totals.freed_bytes))
+            let bound = account.owner().bound().0;
+            (totals, totals.live_bytes().saturating_sub(bound))
         });
         Usage::of_members(account, &[], &[totals])
     }
@@ -94,17 +95,14 @@ impl Usage {
             }
             // Everything freed is read before anything allocated.
             let members = || core::iter::once(account).chain(below.iter().copied());
-            let freed = || members().map(Account::read_freed);
             let totals: Vec<Totals> = steady(|| {
-                let mut totals: Vec<Totals> = freed().collect();
+                let mut totals: Vec<Totals> = members().map(Account::read_freed).collect();
                 for (member, totals) in members().zip(&mut totals) {
                     member.read_allocated(totals);
                 }
-                let change = freed()
-                    .zip(&totals)
-                    .map(|(now, then)| now.freed_bytes.wrapping_sub(then.freed_bytes));
-                let change = change.fold(0, u64::wrapping_add);
-                (totals, change)
+                let live = totals.iter().map(Totals::live_bytes).sum::<u64>();
+                let bound = account.owner().tree_bound().0;
+                (totals, live.saturating_sub(bound))
             });
             Usage::of_members(account, &below, &totals)
         })
@@ -166,8 +164,9 @@ impl Usage {
     }
 }
 
-/// Reads totals, and what was freed meanwhile: by that much they may be too high. A reader that is
-/// stopped between its two halves tries again; of all tries the best counts.
+/// Reads totals, and by how much their live bytes are above the bound that they cannot be above: a
+/// reader that is stopped between its two halves, while much is freed, tries again. Of all tries
+/// the best counts.
 fn steady<T>(mut read: impl FnMut() -> (T, u64)) -> T {
     const TRIES: usize = 8;
     let (mut best, mut error) = read();

@@ -184,12 +184,14 @@ impl Bins {
         word.store(word.load(Relaxed) | 1 << (index % 64), Relaxed);
     }
 
-    /// The classes that were ever counted here.
-    fn counted(&self) -> impl Iterator<Item = ClassIndex> {
-        let words = [0, 1].map(|word: usize| self.counted[word].load(Relaxed));
-        (0..2).flat_map(move |word| {
-            bits(words[word]).map(move |bit| ClassIndex((word * 64 + bit) as u8))
-        })
+    /// Visits the classes that were ever counted here, with their size.
+    fn for_counted(&self, mut visit: impl FnMut(&Bin, u64)) {
+        for (index, word) in self.counted.iter().enumerate() {
+            for bit in bits(word.load(Relaxed)) {
+                let class = ClassIndex((index * 64 + bit) as u8);
+                visit(self.bin(class), u64::from(class.row().size));
+            }
+        }
     }
 
     /// What all threads know of the owner of the runs of these bins; `None` for what no consumer
@@ -436,19 +438,19 @@ impl Bins {
 
     /// Adds what was freed through these bins.
     pub(super) fn add_freed(&self, totals: &mut Totals) {
-        for class in self.counted() {
-            let freed = self.bin(class).freed.get();
+        self.for_counted(|bin, size| {
+            let freed = bin.freed.get();
             totals.freed_blocks += freed;
-            totals.freed_bytes += freed * u64::from(class.row().size);
-        }
+            totals.freed_bytes += freed * size;
+        });
     }
 
     /// Adds what was allocated through these bins.
     pub(super) fn add_allocated(&self, totals: &mut Totals) {
-        for class in self.counted() {
-            let allocated = self.bin(class).allocated.get();
+        self.for_counted(|bin, size| {
+            let allocated = bin.allocated.get();
             totals.allocated_blocks += allocated;
-            totals.allocated_bytes += allocated * u64::from(class.row().size);
-        }
+            totals.allocated_bytes += allocated * size;
+        });
     }
 }

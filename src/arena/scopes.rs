@@ -58,9 +58,18 @@ impl Scopes {
         if let Some(left) = unsafe { self.entry(index).replace(null()).as_ref() } {
             left.leave();
         }
+        if index + 1 == self.depth.get() {
+            self.depth.set(index);
+        }
+        self.innermost()
+    }
+
+    /// The ledger of the innermost scope; gaps on top of it are given up.
+    #[inline(always)]
+    fn innermost(&self) -> Option<&'static Ledger> {
         while self.depth.get() != 0 {
             let last = self.depth.get() - 1;
-            // SAFETY: as above.
+            // SAFETY: ledgers are never given up.
             if let Some(ledger) = unsafe { self.entry(last).get().as_ref() } {
                 return Some(ledger);
             }

@@ -65,6 +65,7 @@ pub(crate) fn spans(mut word: u64) -> impl Iterator<Item = (u32, u32)> {
 }
 
 /// The set bits, from the lowest up.
+#[inline]
 pub(crate) fn bits(mut word: u64) -> impl Iterator<Item = usize> {
     core::iter::from_fn(move || {
         let bit = word.trailing_zeros() as usize;
