@@ -98,12 +98,18 @@ fn vanished_threads_keep_their_arenas(heap: &'static Heap, orphans: usize) {
     let before = bursar::stats().arenas().len();
     let together = Barrier::new(orphans + 1);
     thread::scope(|scope| {
-        for seed in 0..=orphans as u64 {
-            let together = &together;
-            scope.spawn(move || {
-                work(heap, seed, 10);
-                together.wait();
-            });
+        let threads: Vec<_> = (0..=orphans as u64)
+            .map(|seed| {
+                let together = &together;
+                scope.spawn(move || {
+                    work(heap, seed, 10);
+                    together.wait();
+                })
+            })
+            .collect();
+        // The scope's end waits for what they do, but not for their end.
+        for thread in threads {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
         }
     });
     assert!(bursar::stats().arenas().len() > before, "none was made");
