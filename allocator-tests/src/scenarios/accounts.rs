@@ -224,7 +224,9 @@ fn consumers_of_a_pool(host: &Host, _: &Arguments) {
     });
     println!("{records:?} bytes of records after each fifth");
     let (before, after) = (records[2], records[4]);
-    let most = before + before / 4 + (512 << 10);
+    // A thread that is kept waiting for long may leave a burst; a kilobyte or two a consumer, which is
+    // what would stay if nobody settled, would be ten times as much.
+    let most = before + (4 << 20);
     assert!(after <= most, "records grew: {records:?}");
     drop(bursar::report());
     host.check();
