@@ -8,6 +8,8 @@ pub(crate) mod orphans;
 
 #[cfg(not(loom))]
 pub(crate) mod bins;
+#[cfg(not(loom))]
+mod booking;
 pub(crate) mod counter;
 #[cfg(not(loom))]
 pub(crate) mod fast;

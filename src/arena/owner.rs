@@ -178,8 +178,7 @@ pub(crate) unsafe fn tag_of(block: *mut u8, layout: Layout) -> OwnerTag {
 }
 
 /// Books a block to another owner: O(1) for a large one; a small one costs its run a tag a slot,
-/// and each free in that run the slow path. False, with nothing changed, if the run has no room
-/// for one more owner or there is no memory.
+/// and each free in that run the slow path. False, with nothing changed, if there is no memory.
 ///
 /// # Safety
 /// The block is alive, was allocated with this layout, and is the caller's.

@@ -269,65 +269,6 @@ impl Arena {
         Ok(slot)
     }
 
-    /// The bins that count a block of an owner outside its own runs: the mixed ones, where the
-    /// ledger has room to count it among a `few`, or else the owner's own.
-    fn booking_bins(
-        &'static self,
-        ledger: &'static Ledger,
-        class: ClassIndex,
-        few: impl FnOnce() -> bool,
-    ) -> Option<&'static Bins> {
-        // What no consumer claimed always has bins; there may be no mixed ones.
-        if ledger.owner().is_some() {
-            let mixed = self.mixed_or_new()?;
-            if few() {
-                return Some(mixed);
-            }
-        }
-        self.bins_of(ledger)
-            .inspect(|bins| bins.begin_counting(class))
-    }
-
-    /// The owner's own bins, made if need be.
-    #[cold]
-    pub(super) fn bins_of(&'static self, ledger: &'static Ledger) -> Option<&'static Bins> {
-        if let Some(bins) = ledger.bins() {
-            return Some(bins);
-        }
-        let bins = Bins::make(self, ledger)?;
-        ledger.set_bins(bins);
-        if core::ptr::eq(ledger, self.current()) {
-            super::slow::publish(self);
-        }
-        Some(bins)
-    }
-
-    /// Counts a block of `class` as freed, whose owner `tag` is not the current one or whose run
-    /// is not its owner's. Its ledger; `None` if there is no memory for the count.
-    #[inline]
-    pub(super) fn book_freed(
-        &'static self,
-        tag: OwnerTag,
-        class: ClassIndex,
-    ) -> Option<&'static Ledger> {
-        let ledger = self.ledger(tag)?;
-        let bins = self.booking_bins(ledger, class, || ledger.book_few_freed(class))?;
-        bins.bin(class).freed.bump();
-        Some(ledger)
-    }
-
-    /// The same for a block that is given to `tag`.
-    pub(super) fn book_allocated(
-        &'static self,
-        tag: OwnerTag,
-        class: ClassIndex,
-    ) -> Option<&'static Ledger> {
-        let ledger = self.ledger(tag)?;
-        let bins = self.booking_bins(ledger, class, || ledger.book_few_allocated(class))?;
-        bins.bin(class).allocated.bump();
-        Some(ledger)
-    }
-
     /// [`tick`](Self::tick), for slow paths that are not that slow: reads the clock at every 32nd
     /// call.
     #[inline]
