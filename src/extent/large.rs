@@ -315,3 +315,53 @@ impl Large {
         Some(block)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn make(places: &Places, size: usize) -> &'static Large {
+        let tag = OwnerTag::UNATTRIBUTED;
+        let block = reuse_or_allocate(places, size, 8, tag, Zeroing::None).unwrap();
+        // SAFETY: made just now.
+        unsafe { of(block.address) }
+    }
+
+    fn kept(places: &Places) -> Vec<usize> {
+        let mut kept = Vec::new();
+        let keep = |span| {
+            kept.push(span);
+            true
+        };
+        places.retain(keep, |_| ());
+        kept
+    }
+
+    #[test]
+    fn kept_spans_are_bounded_together_and_go_when_none_fits() {
+        const MIB: usize = 1 << 20;
+        let places = Places::new();
+        let blocks = [(); 6].map(|()| make(&places, 3 * MIB));
+        for block in blocks {
+            // SAFETY: alive, and nobody uses it any more.
+            unsafe { block.keep_or_release(&places) };
+            let bytes: usize = kept(&places).len() * 3 * MIB;
+            assert!(
+                (3 * MIB..=8 * MIB).contains(&bytes),
+                "{bytes} bytes are kept"
+            );
+        }
+        // The same size comes from what is kept, another has all of it given back.
+        let before = kept(&places);
+        let again = make(&places, 3 * MIB);
+        assert!(before.contains(&again.head.address()));
+        let other = make(&places, 2 * MIB);
+        assert_eq!(kept(&places), []);
+        // SAFETY: alive, and nobody uses them any more.
+        unsafe {
+            again.release();
+            other.release();
+        }
+    }
+}
