@@ -10,7 +10,7 @@ use allocator_tests::process::Scenario;
 const PEAK_MIB: u64 = if cfg!(debug_assertions) { 256 } else { 2048 };
 /// Long enough that giving back two GiB, which takes the kernel a while, does
 /// not decide the outcome on a machine with other work.
-const DECAY_MS: u64 = 2000;
+const DECAY_MS: u64 = 4000;
 
 /// One at a time: each measures time, and needs gigabytes.
 static TURN: Mutex<()> = Mutex::new(());
@@ -51,4 +51,9 @@ fn memory_of_threads_that_exited_goes_back() {
 #[test]
 fn memory_that_another_thread_freed_goes_back_once_its_owners_do_a_little() {
     peak("owners", "");
+}
+
+#[test]
+fn memory_that_another_thread_freed_goes_back_while_its_owners_sleep() {
+    peak("sleepers", ",background");
 }

@@ -231,7 +231,7 @@ impl Bins {
                 return Ok(slot);
             }
             self.arena().tick();
-            if self.arena().collect_notified()
+            if self.arena().collect_wanted(class)
                 && let Some(slot) = self.take_from_list(bin, class)?
             {
                 return Ok(slot);
@@ -323,6 +323,7 @@ impl Bins {
             if run.is_kept() {
                 self.arena().forget(run);
             }
+            run.watch();
             if !run.remote.try_mark_full() {
                 self.link(core::ptr::from_ref(run).cast_mut());
             }

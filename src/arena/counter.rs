@@ -77,7 +77,9 @@ mod models {
             let freed = books.freed.get();
             let allocated = books.allocated.get();
             assert!(freed <= allocated);
-            threads.map(|thread| thread.join().unwrap());
+            for thread in threads {
+                thread.join().unwrap();
+            }
         });
     }
 }

@@ -57,8 +57,8 @@ pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
         }
         if run.surplus.get() >= 0 {
             bin.set_current(core::ptr::from_ref(run).cast_mut());
-        } else if run.is_unused() && (run.is_wide() || !is_current) {
-            slow::retire(run);
+        } else if run.is_watched() && (run.is_wide() || !is_current) {
+            slow::look_at(run);
         }
     }
 }

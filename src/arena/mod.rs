@@ -27,6 +27,8 @@ pub(crate) mod owner;
 #[cfg(not(loom))]
 pub(crate) mod owners;
 #[cfg(not(loom))]
+mod queue;
+#[cfg(not(loom))]
 mod record;
 #[cfg(all(feature = "check", not(loom)))]
 pub(crate) mod recount;

@@ -5,6 +5,7 @@ use super::counter::Counter;
 use super::fast;
 use super::ledger::{Ledger, Ledgers};
 use super::orphans::Node;
+use super::queue::Queue;
 use super::scopes::Scopes;
 use crate::class::CLASSES;
 use crate::extent::decay::DECAY;
@@ -70,8 +71,8 @@ pub(crate) struct Arena {
     pub(crate) large_allocated: [Counter; 2],
     /// The same, freed.
     pub(crate) large_freed: [Counter; 2],
-    /// Runs that were `Full` and of which another thread has freed a block.
-    notified: AtomicPtr<Run>,
+    /// Runs of which other threads have freed blocks, or that are left to other threads.
+    pub(super) queue: Queue,
     life: AtomicU32,
     /// How many arenas were made before.
     number: Cell<usize>,
@@ -112,7 +113,7 @@ impl Arena {
             purge_heeded: Cell::new(0),
             large_allocated: [const { Counter::new() }; 2],
             large_freed: [const { Counter::new() }; 2],
-            notified: AtomicPtr::new(null_mut()),
+            queue: Queue::new(),
             life: AtomicU32::new(Life::Held as u32),
             number: Cell::new(0),
             older: AtomicPtr::new(null_mut()),
@@ -373,24 +374,6 @@ impl Arena {
         }
     }
 
-    /// Puts a run that the caller has just notified into the queue.
-    pub(super) fn notify(&self, run: *mut Run) {
-        let mut first = self.notified.load(Relaxed);
-        loop {
-            // SAFETY: a notified run is whoever's has it: the caller until the exchange succeeds.
-            unsafe { (*run).notified_next.store(first, Relaxed) };
-            // Release pairs with the Acquire in `collect_notified`. The queue is only ever emptied
-            // whole, so there is no ABA problem.
-            match self
-                .notified
-                .compare_exchange_weak(first, run, Ordering::Release, Relaxed)
-            {
-                Ok(_) => return,
-                Err(now) => first = now,
-            }
-        }
-    }
-
     /// Has the arena's thread give back what it holds for owners that are gone.
     pub(super) fn ask_to_settle(&self) {
         self.settling.store(true, Relaxed);
@@ -413,56 +396,5 @@ impl Arena {
             .iter()
             .filter_map(Ledger::bins)
             .for_each(Bins::divert);
-    }
-
-    /// Takes up again the runs of which other threads have freed blocks. Those that have become
-    /// unused are retired. Whether there were any.
-    pub(super) fn collect_notified(&self) -> bool {
-        self.empty_queue(|run| {
-            // SAFETY: whoever empties the queue has its runs, and the caller has their bins.
-            unsafe {
-                (*run).collect();
-                let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
-                bins.link(run);
-                if (*run).is_unused() {
-                    self.retire(&*run);
-                }
-            }
-        })
-    }
-
-    /// Gives the runs in the queue back of which all blocks were freed, whoever has the arena: its
-    /// thread may sleep for long.
-    pub(super) fn release_freed(&self) {
-        self.empty_queue(|run| {
-            // SAFETY: whoever empties the queue has its runs. In a full run every slot is a block,
-            // and when all of them wait, nobody is left who could free another.
-            unsafe {
-                if (*run).remote.count() == (*run).row().slots {
-                    // What the freers did to the run is seen before it is taken apart.
-                    (*run).remote.take((*run).start());
-                    let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
-                    bins.release(&*run);
-                } else {
-                    self.notify(run);
-                }
-            }
-        });
-    }
-
-    /// Hands every run in the queue to `take`. Whether there were any.
-    fn empty_queue(&self, take: impl Fn(*mut Run)) -> bool {
-        if self.notified.load(Relaxed).is_null() {
-            return false;
-        }
-        // Acquire: see `notify`.
-        let mut next = self.notified.swap(null_mut(), Ordering::Acquire);
-        while !next.is_null() {
-            let run = next;
-            // SAFETY: runs in the queue are alive.
-            next = unsafe { (*run).notified_next.load(Relaxed) };
-            take(run);
-        }
-        true
     }
 }

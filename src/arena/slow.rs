@@ -117,8 +117,8 @@ pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
         let this = core::ptr::from_ref(run).cast_mut();
         if run.surplus.get() >= 0 {
             bin.set_current(this);
-        } else if run.is_unused() && (run.is_wide() || bin.current() != this) {
-            return arena.retire(run);
+        } else if run.is_watched() && (run.is_wide() || bin.current() != this) {
+            return arena.look_at(run);
         }
         if arena.counts_down() {
             arena.tick();
@@ -203,8 +203,8 @@ unsafe fn free_here(arena: &Arena, bins: &Bins, run: &Run, block: *mut u8) {
         let this = core::ptr::from_ref(run).cast_mut();
         if run.surplus.get() >= 0 {
             bin.set_current(this);
-        } else if run.is_unused() && (run.is_wide() || bin.current() != this) {
-            arena.retire(run);
+        } else if run.is_watched() && (run.is_wide() || bin.current() != this) {
+            arena.look_at(run);
         }
     }
 }
@@ -244,13 +244,13 @@ unsafe fn free_remotely(run: *mut Run, block: *mut u8) {
     }
 }
 
-/// A run of the current bins has become unused.
+/// A run of the current bins has become unused, or sparse.
 #[cold]
 #[inline(never)]
-pub(crate) fn retire(run: &Run) {
+pub(crate) fn look_at(run: &Run) {
     life::with_arena(|arena| {
         // SAFETY: the run is in a list of the current bins, which are this arena's.
-        unsafe { arena.retire(run) };
+        unsafe { arena.look_at(run) };
         arena.tick_now_and_then();
     });
 }

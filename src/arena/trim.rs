@@ -18,13 +18,13 @@ use crate::os::clock::coarse_millis;
 use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::os::thread;
 use crate::pool::{AllocFailure, DEFAULT};
-use crate::run::descriptor::Run;
+use crate::run::descriptor::{LOOK_AFTER_SPARSE, Run};
 use crate::units::OwnerTag;
 use core::fmt;
 
 /// How thoroughly an arena looks through its runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Zeal {
+pub(super) enum Zeal {
     /// What has been idle for a period.
     Idle,
     /// The same, where nobody has looked for so long that all is idle.
@@ -33,6 +33,16 @@ enum Zeal {
     Unused,
     /// Everything.
     All,
+}
+
+impl Zeal {
+    /// For what was due some time ago: a period without anybody has left everything idle.
+    fn at(now: u64, due: u64) -> Zeal {
+        match due != 0 && now - due > DECAY.period() {
+            true => Zeal::Late,
+            false => Zeal::Idle,
+        }
+    }
 }
 
 impl Arena {
@@ -45,9 +55,7 @@ impl Arena {
             self.purge_heeded.set(calls);
             self.trim(Zeal::All);
         } else if due != 0 {
-            // A thread that did not come by for a whole period has left everything idle.
-            let late = now - due > DECAY.period();
-            self.trim(if late { Zeal::Late } else { Zeal::Idle });
+            self.trim(Zeal::at(now, due));
             look_after_all(now);
         }
         self.trim_due
@@ -60,8 +68,10 @@ impl Arena {
     }
 
     fn trim(&self, zeal: Zeal) -> u64 {
-        self.collect_notified();
+        self.be_modest();
+        // Whoever looks after all arenas looks through the queue.
         if !matches!(zeal, Zeal::Idle | Zeal::Late) {
+            self.collect_notified();
             release_kept(self, true);
         }
         let mut purged = self.trim_bins(&self.base, zeal);
@@ -121,15 +131,12 @@ impl Arena {
             if emptied_by_others {
                 run.collect();
             }
-            let same = run.seen.replace(run.surplus.get()) == run.surplus.get();
-            let before = if same { run.looks.get() } else { 0 };
-            let looks = match zeal {
-                Zeal::Late => IDLE_LOOKS.max(before.saturating_add(1)),
-                _ if same => before.saturating_add(1),
-                _ => 0,
-            };
-            run.looks.set(looks);
-            if run.is_unused() && (same || emptied_by_others || zeal != Zeal::Idle) {
+            let least = if zeal == Zeal::Late { IDLE_LOOKS } else { 0 };
+            let looks = run.look(run.surplus.get(), least);
+            if looks == 0 {
+                run.watch();
+            }
+            if run.is_unused() && (looks > 0 || emptied_by_others || zeal != Zeal::Idle) {
                 self.forget(run);
                 self.give_back(run);
                 return 0;
@@ -164,7 +171,7 @@ impl Arena {
         }
         for arena in life::arenas() {
             release_kept(arena, true);
-            arena.release_freed();
+            arena.look_through_queue(Zeal::Unused);
         }
         self.trim(Zeal::Unused);
         Ok(())
@@ -173,7 +180,7 @@ impl Arena {
 
 /// A run that was seen so often without a change gives its free pages back: most of a decay time
 /// after the last change, since pages that are wanted again soon cost more than they hold.
-const IDLE_LOOKS: u8 = decay::PERIODS as u8 - 2;
+pub(super) const IDLE_LOOKS: u8 = decay::PERIODS as u8 - 2;
 
 /// Gives spans back that an arena, whoever has it, has kept for a period, or all of them.
 fn release_kept(arena: &Arena, all: bool) {
@@ -188,16 +195,18 @@ static ALL_DUE: AtomicU64 = AtomicU64::new(0);
 
 /// Does for other arenas what does not need their threads, and looks through those without one.
 fn look_after_all(now: u64) {
-    if now < ALL_DUE.load(Relaxed) {
+    let due = ALL_DUE.load(Relaxed);
+    if now < due {
         return;
     }
     let Some(_held) = DECAY.try_hold() else {
         return;
     };
     ALL_DUE.store(now.saturating_add(DECAY.period()), Relaxed);
+    let zeal = Zeal::at(now, due);
     for arena in life::arenas() {
         release_kept(arena, false);
-        arena.release_freed();
+        arena.look_through_queue(zeal);
         // Its thread takes only fast paths, or sleeps.
         let due = arena.trim_due.load(Relaxed);
         if due != 0 && due.saturating_add(DECAY.period()) < now {
@@ -205,7 +214,7 @@ fn look_after_all(now: u64) {
         }
     }
     life::with_orphans(|arena| {
-        arena.trim(Zeal::Idle);
+        arena.trim(zeal);
     });
 }
 
@@ -218,7 +227,7 @@ pub(crate) fn purge() -> u64 {
     let mut bytes = 0;
     for arena in life::arenas() {
         release_kept(arena, true);
-        arena.release_freed();
+        bytes += arena.look_through_queue(Zeal::All);
         arena.divert();
     }
     life::with_orphans(|arena| bytes += arena.trim(Zeal::All));
@@ -262,23 +271,24 @@ pub(crate) fn start_background() -> Result<(), BackgroundError> {
     if BACKGROUND.swap(true, Relaxed) {
         return Err(BackgroundError::Running);
     }
+    LOOK_AFTER_SPARSE.store(true, Relaxed);
     thread::spawn_detached(background).map_err(|errno| {
-        BACKGROUND.store(false, Relaxed);
+        forget_background();
         BackgroundError::Refused { errno }
     })
 }
 
 /// In a forked child there is no such thread.
 pub(super) fn forget_background() {
+    LOOK_AFTER_SPARSE.store(false, Relaxed);
     BACKGROUND.store(false, Relaxed);
 }
 
 extern "C" fn background(_: *mut libc::c_void) -> *mut libc::c_void {
     loop {
         thread::sleep_millis(DECAY.interval().clamp(1, MOST_SLEEP));
-        let now = coarse_millis();
-        look_after_all(now);
-        DECAY.tick(&DEFAULT, now);
+        look_after_all(coarse_millis());
+        DECAY.tick(&DEFAULT, coarse_millis());
     }
 }
 

@@ -306,9 +306,9 @@ fn check_run(run: &Run) -> Result<u32, Violation> {
         slot = unsafe { (*slot).next };
     }
     equal(
-        "available = used + free",
+        "available + withdrawn = used + free",
         address,
-        run.available(),
+        run.available() + run.withdrawn(),
         run.used() + free,
     )?;
     let most = run.row().slots;

@@ -7,7 +7,7 @@ use crate::extent::bits::mask;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::fit::{self, Contents, Zeroing};
 use crate::os::process::page_size;
-use crate::os::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
 use crate::pool::{AllocFailure, router};
 use crate::units::{ClassIndex, OwnerTag, SLICE, Slices, SlotIndex};
@@ -26,8 +26,9 @@ pub(crate) struct Run {
     /// Slots that are not the owner's to give, above [`dense`](Self::dense): negative in a run
     /// that is sparse. Waiting slots count until the owner takes them.
     pub(crate) surplus: Cell<i32>,
-    /// From this many such slots on the run is worth filling up again.
-    pub(crate) dense: Cell<i32>,
+    /// With a [`surplus`](Self::surplus) of this or less, its arena is to look at it when a block
+    /// is freed: it is unused, or so sparse that what it holds is worth giving back.
+    watch: Cell<i32>,
     /// The next run in its bin's list.
     pub(crate) next: Cell<*mut Run>,
     /// The previous one.
@@ -40,12 +41,16 @@ pub(crate) struct Run {
     pub(crate) notified_next: AtomicPtr<Run>,
     /// Tags by slot, for a run whose blocks have several owners.
     side: AtomicPtr<Side>,
+    /// From this many slots that are not the owner's to give on the run is worth filling up again.
+    dense: Cell<i32>,
     /// Slots that are available.
     available: Cell<u32>,
-    /// `surplus` when the arena last looked.
-    pub(crate) seen: Cell<i32>,
+    /// Waiting slots that are not available any more: their units were purged in the queue.
+    withdrawn: Cell<u32>,
+    /// `surplus` when the arena last looked, or the waiting blocks in its queue.
+    seen: Cell<i32>,
     /// How many times in a row the arena has seen that number.
-    pub(crate) looks: Cell<u8>,
+    looks: Cell<u8>,
     /// Units that are not extended read as zero.
     zero: Cell<bool>,
 }
@@ -85,14 +90,16 @@ pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
     free: Cell::new(null_mut()),
     owner: AtomicUsize::new(0),
     surplus: Cell::new(0),
-    dense: Cell::new(0),
+    watch: Cell::new(0),
     next: Cell::new(null_mut()),
     prev: Cell::new(null_mut()),
     extended: AtomicU64::new(0),
     remote: Remote::new(),
     notified_next: AtomicPtr::new(null_mut()),
     side: AtomicPtr::new(null_mut()),
+    dense: Cell::new(0),
     available: Cell::new(0),
+    withdrawn: Cell::new(0),
     seen: Cell::new(0),
     looks: Cell::new(0),
     zero: Cell::new(false),
@@ -155,6 +162,8 @@ impl Run {
         this.notified_next.store(null_mut(), Relaxed);
         this.side.store(null_mut(), Relaxed);
         this.available.set(0);
+        this.withdrawn.set(0);
+        this.watch();
         // No number of used slots: what was never looked at is not idle.
         this.seen.set(i32::MAX);
         this.looks.set(0);
@@ -216,6 +225,45 @@ impl Run {
         self.used() == 0
     }
 
+    /// Whether its arena wants to look at it: it is unused, or has become sparse.
+    #[inline(always)]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.surplus.get() <= self.watch.get()
+    }
+
+    /// Whether it is so sparse that what it holds is worth giving back.
+    pub(crate) fn is_sparse(&self) -> bool {
+        (self.used() - self.remote.count()) as i32 <= self.dense.get() / SPARSE_PART
+    }
+
+    /// Has its arena look at it when it is unused, and before that when it has become sparse if
+    /// there is somebody to [look after sparse runs](LOOK_AFTER_SPARSE).
+    pub(crate) fn watch(&self) {
+        let sparse = match LOOK_AFTER_SPARSE.load(Relaxed) {
+            true => self.dense.get() / SPARSE_PART,
+            false => 0,
+        };
+        self.watch.set(sparse - self.dense.get());
+    }
+
+    /// Notes what an arena sees when it looks through its runs. How many times in a row it has seen
+    /// the same, or `least` if that is more.
+    pub(crate) fn look(&self, seen: i32, least: u8) -> u8 {
+        let same = self.seen.replace(seen) == seen;
+        let times = match same {
+            true => self.looks.get().saturating_add(1),
+            false => 0,
+        };
+        self.looks.set(times.max(least));
+        self.looks.get()
+    }
+
+    /// Has its arena look at it again when half as much of it is used: what was looked at is not
+    /// looked at with every block that is freed.
+    pub(crate) fn watch_less(&self) {
+        self.watch.set(self.used() as i32 / 2 - self.dense.get());
+    }
+
     /// Address of the bins that the run serves.
     #[inline]
     pub(crate) fn bins(&self) -> usize {
@@ -236,8 +284,17 @@ impl Run {
         self.available.get()
     }
 
-    pub(super) fn set_available(&self, available: u32) {
-        self.available.set(available);
+    /// Waiting slots that are not available any more.
+    pub(crate) fn withdrawn(&self) -> u32 {
+        self.withdrawn.get()
+    }
+
+    /// Takes slots that were free, or waited, out of use.
+    pub(super) fn withdraw(&self, slots: u32, waiting: bool) {
+        self.available.set(self.available.get() - slots);
+        if waiting {
+            self.withdrawn.set(self.withdrawn.get() + slots);
+        }
     }
 
     /// Whether more than [`WIDE`] bytes of it are touched, and its arena has not decided yet to
@@ -391,6 +448,7 @@ impl Run {
         }
         let slot = self.extend()?;
         self.surplus.set(self.surplus.get() + 1);
+        self.watch();
         Some(slot)
     }
 
@@ -452,6 +510,7 @@ impl Run {
         }
         self.free.set(taken.first);
         self.surplus.set(self.surplus.get() - taken.count as i32);
+        self.withdrawn.set(0);
     }
 
     /// Extends the lowest unit that is not; a slot of it, the others on the free list.
@@ -522,6 +581,12 @@ impl Run {
         }
     }
 }
+
+/// Whether a thread looks after sparse runs in their owners' stead.
+pub(crate) static LOOK_AFTER_SPARSE: AtomicBool = AtomicBool::new(false);
+
+/// A run with at most this part of what makes it dense is sparse.
+const SPARSE_PART: i32 = 2;
 
 /// A run with at least this part of its slots used is dense: a block freed in it makes it the
 /// current one. Sparser runs are left to drain.

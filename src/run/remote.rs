@@ -11,7 +11,8 @@
 //!
 //! A run that its owner keeps in its lists is `Owned`. One that the owner found without a free
 //! slot is `Full`: it is in no list, and whoever frees a block of it first makes it `Notified` and
-//! puts it into the owner's queue. Whoever empties that queue has the run.
+//! puts it into the owner's queue. An owner that wants others to look after a run does so itself,
+//! with all free slots on the list. Whoever empties that queue has the run.
 
 use crate::os::sync::{AtomicU64, Ordering};
 
@@ -40,6 +41,26 @@ impl FreeSlot {
         #[cfg(loom)]
         unsafe {
             (*slot).next.set(next);
+        }
+    }
+}
+
+impl FreeSlot {
+    /// The slot that `slot` leads to.
+    ///
+    /// # Safety
+    /// The slot is free, linked, and the caller's.
+    #[inline(always)]
+    unsafe fn next(slot: *mut FreeSlot) -> *mut FreeSlot {
+        // SAFETY: the caller's promise.
+        #[cfg(not(loom))]
+        unsafe {
+            (*slot).next
+        }
+        // SAFETY: as above.
+        #[cfg(loom)]
+        unsafe {
+            (*slot).next.get()
         }
     }
 }
@@ -156,6 +177,52 @@ impl Remote {
         }
     }
 
+    /// Takes all blocks of a run that stays `Notified`. Only by who took it from the queue, and is
+    /// to put it there again.
+    pub(crate) fn take_waiting(&self, start: *mut u8) -> Taken {
+        // Acquire: as in `take`.
+        let word = self.0.swap(bare(State::Notified), Ordering::Acquire);
+        Taken {
+            first: first(word, start),
+            count: count(word),
+        }
+    }
+
+    /// Puts free slots of the run that starts at `start` on the list, and makes it `Notified`: the
+    /// caller must put it into its owner's queue. `slots` may count more than are linked.
+    ///
+    /// # Safety
+    /// The caller looks after the run, and the slots are its own.
+    pub(crate) unsafe fn leave(&self, slots: Taken, start: *mut u8) {
+        let mut last = slots.first;
+        // SAFETY: the caller's slots, linked, the last one to null.
+        unsafe {
+            while !last.is_null() && !FreeSlot::next(last).is_null() {
+                last = FreeSlot::next(last);
+            }
+        }
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            let head = if last.is_null() {
+                word & HEAD_MASK
+            } else {
+                // SAFETY: the slot is the caller's until the exchange succeeds.
+                unsafe { FreeSlot::link(last, first(word, start)) };
+                (slots.first.addr() - start.addr()) as u64 / 8 + 1
+            };
+            let blocks = (word & COUNT_MASK) + u64::from(slots.count) * COUNT_ONE;
+            let next = bare(State::Notified) | blocks | head;
+            // Release pairs with the Acquire in `take` and `take_waiting`: the links are seen.
+            match self
+                .0
+                .compare_exchange_weak(word, next, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => word = now,
+            }
+        }
+    }
+
     /// The first block that waits. Only while nobody frees.
     #[cfg(all(feature = "check", not(loom)))]
     pub(crate) fn first(&self, start: *mut u8) -> *mut FreeSlot {
@@ -250,6 +317,45 @@ mod tests {
         assert_eq!(remote.take(start).count, 2);
         assert_eq!(remote.state(), State::Owned);
     }
+
+    #[test]
+    fn slots_are_left_and_looked_through() {
+        let mut memory = [0_u64; 8];
+        let start: *mut u8 = memory.as_mut_ptr().cast();
+        let slot = |index: usize| start.wrapping_add(index * 16).cast::<FreeSlot>();
+        let remote = Remote::new();
+        // SAFETY: slots of `memory`.
+        unsafe {
+            assert!(!remote.push(slot(3), start));
+            FreeSlot::link(slot(1), null());
+            FreeSlot::link(slot(0), slot(1));
+            let slots = Taken {
+                first: slot(0),
+                count: 2,
+            };
+            remote.leave(slots, start);
+            assert_eq!((remote.state(), remote.count()), (State::Notified, 3));
+            assert!(!remote.push(slot(2), start), "it was notified already");
+            let mut taken = remote.take_waiting(start);
+            assert_eq!(remote.state(), State::Notified);
+            assert_eq!(taken.count, 4);
+            for index in [2, 0, 1, 3] {
+                assert_eq!(taken.first, slot(index));
+                taken.first = FreeSlot::next(taken.first);
+            }
+            assert!(taken.first.is_null());
+            // None is linked any more, and all are counted.
+            remote.leave(taken, start);
+        }
+        assert!(!remote.try_take_back());
+        let taken = remote.take(start);
+        assert!(taken.first.is_null());
+        assert_eq!((taken.count, remote.state()), (4, State::Owned));
+    }
+
+    fn null() -> *mut FreeSlot {
+        core::ptr::null_mut()
+    }
 }
 
 #[cfg(all(test, loom))]
@@ -298,7 +404,7 @@ mod models {
             while !slot.is_null() {
                 length += 1;
                 // SAFETY: on the list, hence ours.
-                slot = unsafe { (*slot).next.get() };
+                slot = unsafe { FreeSlot::next(slot) };
             }
             assert_eq!(length, taken.count);
             length
@@ -360,6 +466,37 @@ mod models {
                 "full when freed exactly if it was marked first"
             );
             assert_eq!(run.take(), 1);
+        });
+    }
+
+    /// A run that its owner leaves to whoever empties the queue, while blocks of it are freed: one
+    /// of the three has it at any time, and no block is lost.
+    #[test]
+    fn a_run_left_by_its_owner_keeps_its_blocks() {
+        loom::model(|| {
+            let run = Run::new();
+            let (freer, other) = (Arc::clone(&run), Arc::clone(&run));
+            let freer = thread::spawn(move || freer.free(0));
+            let slot = core::ptr::from_ref(&run.slots[1]).cast_mut();
+            // SAFETY: the model's own slot.
+            unsafe {
+                FreeSlot::link(slot, core::ptr::null_mut());
+                let slots = Taken {
+                    first: slot,
+                    count: 1,
+                };
+                run.remote.leave(slots, run.start());
+            }
+            // Spawned once the run is in the queue.
+            let other = thread::spawn(move || {
+                let taken = other.remote.take_waiting(other.start());
+                assert!(!other.remote.try_take_back(), "it stays notified");
+                // SAFETY: taken from the queue.
+                unsafe { other.remote.leave(taken, other.start()) };
+            });
+            other.join().unwrap();
+            assert!(!freer.join().unwrap(), "the run was notified by its owner");
+            assert_eq!(run.take(), 2);
         });
     }
 }

@@ -1,7 +1,7 @@
 //! Giving wholly free pages of a living run back: resident memory follows live pages, not runs.
 
 use super::descriptor::{Run, reaches_out, slot_pages, touching};
-use super::remote::FreeSlot;
+use super::remote::{FreeSlot, Taken};
 use crate::extent::bits::{bits, spans};
 use crate::os::map;
 use crate::os::process::page_size;
@@ -24,82 +24,132 @@ impl Run {
         if self.free.get().is_null() || free * (self.row().size as usize) < page_size() {
             return 0;
         }
-        if self.unit_is_slot() {
-            self.purge_slots()
-        } else {
-            self.purge_pages()
+        // SAFETY: the free list is the owner's.
+        let purged = unsafe { self.purge_units(self.free.get()) };
+        self.free.set(purged.rest);
+        self.withdraw(purged.slots, false);
+        purged.bytes
+    }
+
+    /// The same for a run that is in its owner's queue, among the slots that wait.
+    ///
+    /// # Safety
+    /// The caller took the run from the queue, and puts it there again.
+    pub(crate) unsafe fn purge_waiting(&self) -> usize {
+        let free = (self.remote.count() - self.withdrawn()) as usize;
+        if free * (self.row().size as usize) < page_size() {
+            return 0;
+        }
+        let mut waiting = self.remote.take_waiting(self.start());
+        // SAFETY: the caller has the run, hence what was on the list.
+        unsafe {
+            let purged = self.purge_units(waiting.first);
+            self.withdraw(purged.slots, true);
+            waiting.first = purged.rest;
+            // What was withdrawn still counts as waiting, and as used.
+            self.remote.leave(waiting, self.start());
+            purged.bytes
         }
     }
 
-    fn purge_slots(&self) -> usize {
+    /// Leaves the run to whoever empties its owner's queue: its free slots wait there like blocks
+    /// that other threads freed.
+    ///
+    /// # Safety
+    /// The caller is the run's owner, has taken it out of its list, and puts it into the queue.
+    pub(crate) unsafe fn leave(&self) {
+        let free = Taken {
+            first: self.free.replace(null_mut()),
+            count: self.available() - self.used(),
+        };
+        self.surplus.set(self.surplus.get() + free.count as i32);
+        // SAFETY: the caller's promise; the free list was the owner's.
+        unsafe { self.remote.leave(free, self.start()) };
+    }
+
+    /// Whether no block of a run in the queue is alive.
+    ///
+    /// # Safety
+    /// The caller took the run from the queue.
+    pub(crate) unsafe fn all_wait(&self) -> bool {
+        self.remote.count() == self.available() + self.withdrawn()
+    }
+
+    /// Purges every unit whose available slots are all on a list.
+    ///
+    /// # Safety
+    /// The slots are free and the caller's, who looks after the run.
+    unsafe fn purge_units(&self, list: *mut FreeSlot) -> Purged {
+        if self.unit_is_slot() {
+            self.purge_slots(list)
+        } else {
+            self.purge_pages(list)
+        }
+    }
+
+    fn purge_slots(&self, list: *mut FreeSlot) -> Purged {
         let size = self.row().size as usize;
         let page = page_size();
-        let mut slot = self.free.replace(null_mut());
+        let mut slot = list;
         let mut extended = self.extended();
-        let mut purged = 0;
-        let mut removed = 0;
+        let mut purged = Purged::none(null_mut());
         while !slot.is_null() {
             // SAFETY: a slot on the free list holds its link; read before the page goes.
             let next = unsafe { (*slot).next };
             extended &= !(1 << self.slot_of(slot.addr()).0);
-            removed += 1;
+            purged.slots += 1;
             // Pages at the edges may be shared with the neighbours.
             let from = slot.addr().next_multiple_of(page);
             let to = (slot.addr() + size) & !(page - 1);
             // SAFETY: whole pages inside a free slot.
             if to > from && unsafe { map::purge(from, to - from) }.is_ok() {
-                purged += to - from;
+                purged.bytes += to - from;
             }
             slot = next;
         }
         self.forget_zero();
         self.set_extended(extended);
-        self.set_available(self.available() - removed);
         purged
     }
 
-    fn purge_pages(&self) -> usize {
+    fn purge_pages(&self, list: *mut FreeSlot) -> Purged {
         let row = self.row();
         let size = row.size as usize;
         let page = page_size();
         let shift = page.trailing_zeros();
-        let unused = self.unused_pages();
+        let unused = self.unused_pages(list);
         if unused == 0 {
-            return 0;
+            return Purged::none(list);
         }
         let start = self.start().addr();
-        let mut slot = self.free.replace(null_mut());
-        let mut kept: *mut FreeSlot = null_mut();
-        let mut removed = 0;
+        let mut slot = list;
+        let mut purged = Purged::none(null_mut());
         while !slot.is_null() {
             // SAFETY: a slot on the free list holds its link.
             let next = unsafe { (*slot).next };
             let index = row.slot_of(slot.addr() - start).0;
             if !reaches_out(index, size, shift, !unused) {
                 // SAFETY: the slot is free and the run the caller's.
-                unsafe { FreeSlot::link(slot, kept) };
-                kept = slot;
+                unsafe { FreeSlot::link(slot, purged.rest) };
+                purged.rest = slot;
             } else {
-                removed += 1;
+                purged.slots += 1;
             }
             slot = next;
         }
-        self.free.set(kept);
         self.forget_zero();
         self.set_extended(self.extended() & !unused);
-        self.set_available(self.available() - removed);
-        let mut purged = 0;
         for (first, count) in spans(unused) {
             // SAFETY: no block is alive on these pages, and no list links through them.
             if unsafe { map::purge(start + first as usize * page, count as usize * page) }.is_ok() {
-                purged += count as usize * page;
+                purged.bytes += count as usize * page;
             }
         }
         purged
     }
 
-    /// Extended pages that no used slot touches.
-    fn unused_pages(&self) -> u64 {
+    /// Extended pages of which each available slot is on the list.
+    fn unused_pages(&self, list: *mut FreeSlot) -> u64 {
         let row = self.row();
         let size = row.size as usize;
         let page = page_size();
@@ -108,7 +158,7 @@ impl Run {
         let extended = self.extended();
         // Free slots by page that they touch.
         let mut free = [0_u32; MOST_PAGES];
-        let mut slot = self.free.get();
+        let mut slot = list;
         while !slot.is_null() {
             let index = row.slot_of(slot.addr() - start).0;
             let (first, last) = slot_pages(index, size, shift);
@@ -134,6 +184,26 @@ impl Run {
             }
         }
         unused
+    }
+}
+
+/// What became of a list of free slots.
+struct Purged {
+    /// Those that are still available.
+    rest: *mut FreeSlot,
+    /// How many are not.
+    slots: u32,
+    /// Bytes given back.
+    bytes: usize,
+}
+
+impl Purged {
+    fn none(rest: *mut FreeSlot) -> Purged {
+        Purged {
+            rest,
+            slots: 0,
+            bytes: 0,
+        }
     }
 }
 
@@ -232,6 +302,26 @@ mod tests {
         );
     }
 
+    /// Purges as the owner does, or as a thread that has the run from its owner's queue.
+    unsafe fn purge(run: &Run, as_owner: bool) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if as_owner {
+                return run.purge_unused();
+            }
+            let (available, used) = (run.available(), run.used());
+            run.leave();
+            assert_eq!(run.used(), available, "what waits counts as used");
+            let purged = run.purge_waiting();
+            assert_eq!(run.purge_waiting(), 0, "nothing is left to purge");
+            assert_eq!(run.available() + run.withdrawn(), available);
+            assert_eq!(run.all_wait(), used == 0);
+            run.collect();
+            assert_eq!(run.withdrawn(), 0);
+            purged
+        }
+    }
+
     /// In every class: slots never overlap or move, pages go only where no slot is used, and every
     /// slot can be had again afterwards.
     #[test]
@@ -263,7 +353,7 @@ mod tests {
                 used = kept;
                 let touched = run.touched();
                 // SAFETY: the run is this test's.
-                let purged = unsafe { run.purge_unused() };
+                let purged = unsafe { purge(run, keep_one_in != 30) };
                 expect_equation(run, &used);
                 assert!(purged <= touched);
                 if keep_one_in == 1000 && size < 512 {

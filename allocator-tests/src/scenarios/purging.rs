@@ -22,12 +22,13 @@ use crate::memory::Memory;
 pub(super) const ALL: &[(&str, Run)] = &[("peak", peak)];
 
 const PAGE: usize = 4096;
-/// In which runs of small blocks begin and end.
-const SLICE: usize = 128 << 10;
 /// What may be resident beyond the pages that hold a live block.
 const ALLOWANCE: u64 = 4 << 20;
 /// What each further thread may keep at hand while it works.
 const ALLOWANCE_OF_OWNER: u64 = 3 << 20;
+/// And while it sleeps: the run of each size class that it allocated from last, which nobody else
+/// may look into. Whole runs of all classes would be 16 MiB.
+const ALLOWANCE_OF_SLEEPER: u64 = 12 << 20;
 /// Of so many blocks, one survives.
 const SURVIVES_OF: usize = 100;
 /// Threads in the variants that have several.
@@ -112,6 +113,8 @@ enum Variant {
     Exited,
     /// Four threads allocate; main frees; the threads go on.
     Owners,
+    /// Four threads allocate; main frees; all sleep; a thread purges.
+    Sleepers,
 }
 
 impl Variant {
@@ -122,6 +125,7 @@ impl Variant {
             "now" => Self::Now,
             "exited" => Self::Exited,
             "owners" => Self::Owners,
+            "sleepers" => Self::Sleepers,
             other => panic!("no variant is named {other}"),
         }
     }
@@ -140,7 +144,7 @@ fn books_for(pieces: usize) -> Vec<Piece> {
 }
 
 /// Four threads that build a share each and then exit or, if they are to stay,
-/// wait until main has freed and do light work.
+/// wait until they are woken and do light work.
 struct Owners {
     threads: Vec<JoinHandle<()>>,
     signals: Option<Arc<Signals>>,
@@ -208,7 +212,7 @@ fn peak(host: &Host, arguments: &Arguments) {
     let before = Memory::now();
     let owners = match variant {
         Variant::Exited => Some(Owners::build(heap, most, false, &mut books)),
-        Variant::Owners => Some(Owners::build(heap, most, true, &mut books)),
+        Variant::Owners | Variant::Sleepers => Some(Owners::build(heap, most, true, &mut books)),
         Variant::Active | Variant::Background | Variant::Now => {
             build(heap, 1, most, &mut books);
             None
@@ -217,7 +221,9 @@ fn peak(host: &Host, arguments: &Arguments) {
     let peak = Memory::now().since(before).anonymous;
     assert!(peak > most as u64, "{peak} bytes are resident of {most}");
     shrink(heap, &mut books);
-    owners.iter().for_each(Owners::wake);
+    if variant == Variant::Owners {
+        owners.iter().for_each(Owners::wake);
+    }
     judge(
         heap,
         variant,
@@ -228,6 +234,9 @@ fn peak(host: &Host, arguments: &Arguments) {
             decay,
         },
     );
+    if variant == Variant::Sleepers {
+        owners.iter().for_each(Owners::wake);
+    }
     owners.into_iter().for_each(|mut owners| owners.join());
     books.drain(..).for_each(|piece| piece.release(heap));
     host.check();
@@ -242,21 +251,12 @@ struct Figures {
 /// Waits until resident memory has fallen as far as it must, or the time is up.
 fn judge(heap: &'static Heap, variant: Variant, survivors: &[Piece], figures: &Figures) {
     let released = Instant::now();
-    let owners = if variant == Variant::Owners {
-        OWNERS as u64
-    } else {
-        0
+    let of_threads = match variant {
+        Variant::Owners => OWNERS as u64 * ALLOWANCE_OF_OWNER,
+        Variant::Sleepers => OWNERS as u64 * ALLOWANCE_OF_SLEEPER,
+        _ => 0,
     };
-    let held = match variant {
-        // Only a thread itself may look into its runs: one that sleeps keeps those in which a
-        // block of its own lives, whole. Everything else is given back for it.
-        Variant::Background => {
-            let in_slices = granules_of(survivors, SLICE) * SLICE as u64;
-            in_slices + survivors.iter().map(neighbours).sum::<u64>()
-        }
-        _ => granules_of(survivors, PAGE) * PAGE as u64,
-    };
-    let bound = held + ALLOWANCE + owners * ALLOWANCE_OF_OWNER;
+    let bound = pages_of(survivors) + ALLOWANCE + of_threads;
     if variant == Variant::Now {
         let given = bursar::purge();
         assert!(given > figures.peak / 3, "purge() gave back {given} bytes");
@@ -290,7 +290,7 @@ fn judge(heap: &'static Heap, variant: Variant, survivors: &[Piece], figures: &F
         }
         match variant {
             Variant::Active | Variant::Exited => light_work(heap, &mut rng),
-            Variant::Background | Variant::Now | Variant::Owners => {}
+            Variant::Background | Variant::Now | Variant::Owners | Variant::Sleepers => {}
         }
         thread::sleep(Duration::from_millis(1));
     }
@@ -316,24 +316,10 @@ fn light_work_until(heap: &'static Heap, seed: u64, end: impl Fn() -> bool) {
     }
 }
 
-/// Bytes of the other blocks in the run of a block whose run is longer than a slice: such a run has
-/// eight slots or a few more.
-fn neighbours(piece: &Piece) -> u64 {
-    match piece.layout.size() {
-        size @ 16_385..=262_144 => 10 * size as u64,
-        _ => 0,
-    }
-}
-
-/// How many aligned granules of memory, multiples of a page, the pieces touch.
-fn granules_of(pieces: &[Piece], bytes: usize) -> u64 {
-    let pages = bytes / PAGE;
-    let mut granules: Vec<usize> = pieces
-        .iter()
-        .flat_map(Piece::pages)
-        .map(|page| page / pages)
-        .collect();
-    granules.sort_unstable();
-    granules.dedup();
-    granules.len() as u64
+/// Bytes of the pages that the pieces touch.
+fn pages_of(pieces: &[Piece]) -> u64 {
+    let mut pages: Vec<usize> = pieces.iter().flat_map(Piece::pages).collect();
+    pages.sort_unstable();
+    pages.dedup();
+    (pages.len() * PAGE) as u64
 }
