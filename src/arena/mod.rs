@@ -5,6 +5,7 @@
 //! those bins ([`fast`]); all else goes through [`slow`].
 
 pub(crate) mod orphans;
+mod queue;
 
 #[cfg(not(loom))]
 pub(crate) mod bins;
@@ -23,11 +24,11 @@ pub(crate) mod life;
 #[cfg(not(loom))]
 mod mixed;
 #[cfg(not(loom))]
+mod notified;
+#[cfg(not(loom))]
 pub(crate) mod owner;
 #[cfg(not(loom))]
 pub(crate) mod owners;
-#[cfg(not(loom))]
-mod queue;
 #[cfg(not(loom))]
 mod record;
 #[cfg(all(feature = "check", not(loom)))]

@@ -1,182 +1,137 @@
-//! An arena's queue of runs: those that were full until another thread freed a block of them, and
-//! sparse ones that the arena leaves there for others to look after.
-//!
-//! Whoever empties the queue has its runs: the arena's thread, when it wants slots, or any thread
-//! that looks after all arenas, since this one's may sleep for long. What a run in the queue holds
-//! without need goes back like that of others: the run when all its blocks wait, and the free pages
-//! of one that has not changed for a while.
+//! A queue that everybody may add to, and that is only ever emptied whole: so a push that succeeds
+//! has linked to what is really the first, and there is no ABA problem.
 
-use super::bins::Bins;
-use super::record::Arena;
-use super::trim::{IDLE_LOOKS, Zeal};
-use crate::os::sync::{AtomicPtr, Ordering, Ordering::Relaxed};
-use crate::pool::DEFAULT;
-use crate::run::descriptor::{LOOK_AFTER_SPARSE, Run};
-use crate::units::ClassIndex;
-use core::cell::Cell;
+use crate::os::sync::{AtomicPtr, Ordering};
 use core::ptr::null_mut;
 
-/// The queue of one arena.
-pub(super) struct Queue {
-    first: AtomicPtr<Run>,
-    /// How many sparse runs the arena's thread takes up when it wants slots: twice as many each
-    /// time, so that it neither takes up what it does not need nor looks for it too often.
-    eager: Cell<u32>,
+/// What can be queued.
+pub(super) trait Linked: Sized {
+    /// Its link to the next in the queue.
+    fn link(&self) -> &AtomicPtr<Self>;
 }
 
-impl Queue {
-    pub(super) const fn new() -> Queue {
+/// The queue. Who has taken an item out has it, until it puts it into a queue again.
+pub(super) struct Queue<T> {
+    first: AtomicPtr<T>,
+}
+
+impl<T: Linked> Queue<T> {
+    #[cfg(not(loom))]
+    pub(super) const fn new() -> Queue<T> {
         Queue {
             first: AtomicPtr::new(null_mut()),
-            eager: Cell::new(1),
         }
     }
 
-    fn push(&self, run: *mut Run) {
-        let mut first = self.first.load(Relaxed);
+    #[cfg(loom)]
+    pub(super) fn new() -> Queue<T> {
+        Queue {
+            first: AtomicPtr::new(null_mut()),
+        }
+    }
+
+    /// Adds an item.
+    ///
+    /// # Safety
+    /// The item is the caller's, in no queue, and alive until it is taken out.
+    pub(super) unsafe fn push(&self, item: *mut T) {
+        let mut first = self.first.load(Ordering::Relaxed);
         loop {
-            // SAFETY: a notified run is whoever's has it: the caller until the exchange succeeds.
-            unsafe { (*run).notified_next.store(first, Relaxed) };
-            // Release pairs with the Acquire in `empty`. The queue is only ever emptied whole, so
-            // there is no ABA problem.
-            match self
-                .first
-                .compare_exchange_weak(first, run, Ordering::Release, Relaxed)
-            {
+            // SAFETY: the item is the caller's until the exchange succeeds.
+            unsafe { (*item).link().store(first, Ordering::Relaxed) };
+            // Release pairs with the Acquire in `empty`.
+            match self.first.compare_exchange_weak(
+                first,
+                item,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return,
                 Err(now) => first = now,
             }
         }
     }
 
-    /// Hands every run in the queue to `take`. Whether there were any.
-    fn empty(&self, mut take: impl FnMut(*mut Run)) -> bool {
-        if self.first.load(Relaxed).is_null() {
+    /// Hands every item to `take`, the last one that was added first. Whether there were any.
+    pub(super) fn empty(&self, mut take: impl FnMut(*mut T)) -> bool {
+        if self.first.load(Ordering::Relaxed).is_null() {
             return false;
         }
-        // Acquire: see `push`.
+        // Acquire: what was done to an item before it was added is seen.
         let mut next = self.first.swap(null_mut(), Ordering::Acquire);
+        let any = !next.is_null();
         while !next.is_null() {
-            let run = next;
-            // SAFETY: runs in the queue are alive.
-            next = unsafe { (*run).notified_next.load(Relaxed) };
-            take(run);
+            let item = next;
+            // SAFETY: items in the queue are alive, and ours now.
+            next = unsafe { (*item).link().load(Ordering::Relaxed) };
+            take(item);
         }
-        true
+        any
     }
 }
 
-/// A run in the queue that was seen so often without a change gives its free pages back: one time
-/// less than a run that its arena allocates from.
-const QUEUE_LOOKS: u8 = IDLE_LOOKS - 1;
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::cell::Cell;
+    use loom::sync::Arc;
+    use loom::thread;
+    use std::boxed::Box;
 
-impl Arena {
-    /// Puts a run that the caller has just notified into the queue.
-    pub(super) fn notify(&self, run: *mut Run) {
-        self.queue.push(run);
+    struct Item {
+        link: AtomicPtr<Item>,
+        /// Written by whoever has the item.
+        visits: Cell<u32>,
     }
 
-    /// A block was freed in a run that is [watched](Run::is_watched): one that is unused is kept or
-    /// given back, and a sparse one left to others.
-    ///
-    /// # Safety
-    /// The caller has this arena; the run is in a list of its bins.
-    #[cold]
-    #[inline(never)]
-    pub(super) unsafe fn look_at(&self, run: &Run) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if run.is_unused() {
-                return self.retire(run);
-            }
-            run.watch_less();
-            if LOOK_AFTER_SPARSE.load(Relaxed) && !run.is_kept() {
-                let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
-                bins.unlink(run);
-                run.leave();
-                self.notify(core::ptr::from_ref(run).cast_mut());
-            }
+    impl Linked for Item {
+        fn link(&self) -> &AtomicPtr<Item> {
+            &self.link
         }
     }
 
-    /// Takes up again all runs in the queue. Those that have become unused are retired.
-    pub(super) fn collect_notified(&self) {
-        // SAFETY: whoever empties the queue has its runs, and the caller has their bins.
-        self.queue.empty(|run| unsafe { self.take_up(run) });
+    fn item() -> *mut Item {
+        Box::into_raw(Box::new(Item {
+            link: AtomicPtr::new(null_mut()),
+            visits: Cell::new(0),
+        }))
     }
 
-    /// The same for runs of `class`, and for those that are not sparse: the others may have to be
-    /// looked after when this thread sleeps. Whether there were any.
-    pub(super) fn collect_wanted(&self, class: ClassIndex) -> bool {
-        let mut eager = self.queue.eager.get();
-        self.queue.eager.set(eager.saturating_mul(2));
-        let mut any = false;
-        self.queue.empty(|run| {
-            // SAFETY: as in `collect_notified`.
-            let this = unsafe { &*run };
-            let left = LOOK_AFTER_SPARSE.load(Relaxed) && this.is_sparse();
-            let wanted = this.head.class() == class && eager > 0;
-            if left && !wanted {
-                return self.notify(run);
-            }
-            if left {
-                eager -= 1;
-            }
-            any = true;
-            // SAFETY: as above.
-            unsafe { self.take_up(run) };
-        });
-        any
-    }
-
-    /// Takes a run up again.
-    ///
-    /// # Safety
-    /// The caller has this arena, and took the run from its queue.
-    unsafe fn take_up(&self, run: *mut Run) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            (*run).collect();
-            let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
-            bins.link(run);
-            if (*run).is_unused() {
-                self.retire(&*run);
-            }
-        }
-    }
-
-    /// Begins anew with few sparse runs when this thread wants slots.
-    pub(super) fn be_modest(&self) {
-        self.queue.eager.set(1);
-    }
-
-    /// Looks through the runs in the queue, whoever has the arena. Returns the bytes of pages inside
-    /// runs that live on.
-    pub(super) fn look_through_queue(&self, zeal: Zeal) -> u64 {
-        let least = if zeal == Zeal::Late { QUEUE_LOOKS } else { 0 };
-        let mut purged = 0;
-        self.queue.empty(|run| {
-            // SAFETY: whoever empties the queue has its runs.
+    /// Takes everything out, and puts it back or not. How many there were.
+    fn visit(queue: &Queue<Item>, put_back: bool) -> u32 {
+        let mut items = 0;
+        queue.empty(|item| {
+            items += 1;
+            // SAFETY: taken out just now; the model leaks its items.
             unsafe {
-                let run = &*run;
-                let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
-                if run.all_wait() {
-                    // What the freers did to the run is seen before it is taken apart; when all
-                    // its blocks wait, nobody is left who could free another.
-                    run.remote.take(run.start());
-                    bins.release(run);
-                    return;
+                (*item).visits.set((*item).visits.get() + 1);
+                if put_back {
+                    queue.push(item);
                 }
-                let looks = run.look(run.remote.count() as i32, least);
-                if zeal == Zeal::All || (zeal != Zeal::Unused && looks == QUEUE_LOOKS) {
-                    let before = run.available_bytes();
-                    purged += run.purge_waiting() as u64;
-                    bins.uncharge(before - run.available_bytes());
-                }
-                self.notify(core::ptr::from_ref(run).cast_mut());
             }
         });
-        DEFAULT.counts.purged_in_runs.fetch_add(purged, Relaxed);
-        purged
+        items
+    }
+
+    /// Two threads add, and one of them takes out what there is and adds it again, while a third
+    /// takes it out: nobody has what another has, and nothing is lost.
+    #[test]
+    fn an_item_has_one_holder() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::new());
+            let (other, visitor) = (Arc::clone(&queue), Arc::clone(&queue));
+            let (a, b) = (item().expose_provenance(), item());
+            let adder = thread::spawn(move || {
+                // SAFETY: the model's own item, leaked.
+                unsafe { other.push(core::ptr::with_exposed_provenance_mut(a)) };
+            });
+            let visitor = thread::spawn(move || visit(&visitor, true));
+            // SAFETY: as above.
+            unsafe { queue.push(b) };
+            let early = visit(&queue, false);
+            adder.join().unwrap();
+            visitor.join().unwrap();
+            assert_eq!(early + visit(&queue, false), 2);
+        });
     }
 }

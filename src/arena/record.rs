@@ -72,7 +72,10 @@ pub(crate) struct Arena {
     /// The same, freed.
     pub(crate) large_freed: [Counter; 2],
     /// Runs of which other threads have freed blocks, or that are left to other threads.
-    pub(super) queue: Queue,
+    pub(super) queue: Queue<Run>,
+    /// How many sparse runs the arena's thread takes up when it wants slots: twice as many each
+    /// time, so that it neither takes up what it does not need nor looks for it too often.
+    pub(super) eager: Cell<u32>,
     life: AtomicU32,
     /// How many arenas were made before.
     number: Cell<usize>,
@@ -114,6 +117,7 @@ impl Arena {
             large_allocated: [const { Counter::new() }; 2],
             large_freed: [const { Counter::new() }; 2],
             queue: Queue::new(),
+            eager: Cell::new(1),
             life: AtomicU32::new(Life::Held as u32),
             number: Cell::new(0),
             older: AtomicPtr::new(null_mut()),
