@@ -226,7 +226,7 @@ fn all_bins(arena: &'static Arena) -> impl Iterator<Item = &'static Bins> {
         .chain(arena.ledgers.iter().filter_map(Ledger::bins))
 }
 
-/// Pages of runs that were extended and large blocks whole; and spans that are kept for reuse.
+/// Pages of runs that may be resident and large blocks whole; and spans that are kept for reuse.
 fn touched_bytes() -> (u64, u64) {
     let mut bytes = 0;
     let mut kept = 0;
@@ -259,7 +259,7 @@ fn touched_by(head: &Head, alive: &mut u64, kept: &mut u64) {
         Kind::Run => {
             // SAFETY: the descriptor of a run; it may be changing hands, which only makes the
             // number an old one.
-            *alive += unsafe { (*core::ptr::from_ref(head).cast::<Run>()).touched() as u64 };
+            *alive += unsafe { (*core::ptr::from_ref(head).cast::<Run>()).resident() as u64 };
         }
         Kind::Large => {
             // SAFETY: the descriptor of a large block.

@@ -57,3 +57,13 @@ fn memory_that_another_thread_freed_goes_back_once_its_owners_do_a_little() {
 fn memory_that_another_thread_freed_goes_back_while_its_owners_sleep() {
     peak("sleepers", ",background");
 }
+
+#[test]
+fn a_span_that_is_freed_after_a_pause_is_at_hand_for_a_while() {
+    const DECAY_MS: u64 = 200;
+    let _turn = TURN.lock().unwrap_or_else(|panicked| panicked.into_inner());
+    Scenario::new(env!("CARGO_BIN_EXE_bare"), "pause")
+        .argument(DECAY_MS)
+        .settings(&format!("decay_ms={DECAY_MS}"))
+        .succeed();
+}

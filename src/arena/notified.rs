@@ -127,7 +127,7 @@ impl Arena {
                 let looks = run.look(run.remote.count() as i32, least);
                 if zeal == Zeal::All || (zeal != Zeal::Unused && looks == QUEUE_LOOKS) {
                     let before = run.available_bytes();
-                    purged += run.purge_waiting() as u64;
+                    purged += (run.purge_waiting() + run.purge_unextended()) as u64;
                     bins.uncharge(before - run.available_bytes());
                 }
                 self.notify(core::ptr::from_ref(run).cast_mut());

@@ -131,6 +131,11 @@ impl Arena {
             if emptied_by_others {
                 run.collect();
             }
+            // What the run has not come to use for a period.
+            let mut purged = match run.was_looked_at() || zeal != Zeal::Idle {
+                true => run.purge_unextended() as u64,
+                false => 0,
+            };
             let least = if zeal == Zeal::Late { IDLE_LOOKS } else { 0 };
             let looks = run.look(run.surplus.get(), least);
             if looks == 0 {
@@ -139,16 +144,15 @@ impl Arena {
             if run.is_unused() && (looks > 0 || emptied_by_others || zeal != Zeal::Idle) {
                 self.forget(run);
                 self.give_back(run);
-                return 0;
+                return purged;
             }
             // Once: a run that stays as it is has nothing more to give.
             if zeal == Zeal::All || (zeal != Zeal::Unused && looks == IDLE_LOOKS) {
                 let before = run.available_bytes();
-                let purged = run.purge_unused() as u64;
+                purged += run.purge_unused() as u64;
                 bins.uncharge(before - run.available_bytes());
-                return purged;
             }
-            0
+            purged
         }
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Run {
     looks: Cell<u8>,
     /// Units that are not extended read as zero.
     zero: Cell<bool>,
+    /// Pages of units that are not extended may be resident: the slices were in use before.
+    stale: Cell<bool>,
 }
 
 /// Some slots have a tag of their own: each free takes the slow path.
@@ -103,6 +105,7 @@ pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
     seen: Cell::new(0),
     looks: Cell::new(0),
     zero: Cell::new(false),
+    stale: Cell::new(false),
 });
 
 /// The address of [`EMPTY`].
@@ -164,10 +167,10 @@ impl Run {
         this.available.set(0);
         this.withdrawn.set(0);
         this.watch();
-        // No number of used slots: what was never looked at is not idle.
-        this.seen.set(i32::MAX);
+        this.seen.set(NEVER_SEEN);
         this.looks.set(0);
         this.zero.set(span.zero);
+        this.stale.set(!span.zero);
         head.set_kind(Kind::Run);
         Ok(run)
     }
@@ -333,6 +336,29 @@ impl Run {
     /// Forgets that units which are not extended read as zero.
     pub(super) fn forget_zero(&self) {
         self.zero.set(false);
+    }
+
+    /// Whether pages of units that were never extended may be resident.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale.get()
+    }
+
+    /// Says whether they may be.
+    pub(super) fn set_stale(&self, stale: bool) {
+        self.stale.set(stale);
+    }
+
+    /// Bytes that may be resident.
+    pub(crate) fn resident(&self) -> usize {
+        match self.stale.get() {
+            true => self.head.slices().bytes(),
+            false => self.touched(),
+        }
+    }
+
+    /// Whether an arena has [looked](Self::look) at it before.
+    pub(crate) fn was_looked_at(&self) -> bool {
+        self.seen.get() != NEVER_SEEN
     }
 
     /// The tags of its slots, if they have their own.
@@ -581,6 +607,9 @@ impl Run {
         }
     }
 }
+
+/// No number of used slots: what was never looked at is not idle.
+const NEVER_SEEN: i32 = i32::MAX;
 
 /// Whether a thread looks after sparse runs in their owners' stead.
 pub(crate) static LOOK_AFTER_SPARSE: AtomicBool = AtomicBool::new(false);

@@ -2,7 +2,7 @@
 
 use super::descriptor::{Run, reaches_out, slot_pages, touching};
 use super::remote::{FreeSlot, Taken};
-use crate::extent::bits::{bits, spans};
+use crate::extent::bits::{bits, mask, spans};
 use crate::os::map;
 use crate::os::process::page_size;
 use crate::units::SLICE;
@@ -31,7 +31,43 @@ impl Run {
         purged.bytes
     }
 
-    /// The same for a run that is in its owner's queue, among the slots that wait.
+    /// Purges what the run has not come to use: slices that were in use before come with their
+    /// pages. Returns the bytes that this may have given back.
+    ///
+    /// # Safety
+    /// The caller looks after the run.
+    pub(crate) unsafe fn purge_unextended(&self) -> usize {
+        if !self.is_stale() {
+            return 0;
+        }
+        let unit = match self.unit_is_slot() {
+            true => self.row().size as usize,
+            false => page_size(),
+        };
+        let (start, end) = (self.head.address(), self.head.slices().bytes());
+        let units = (end / unit).min(u64::BITS as usize) as u32;
+        let mut purged = 0;
+        let mut refused = false;
+        for (first, count) in spans(!self.extended() & mask(0, units)) {
+            // A page at an edge may be shared with a slot in use. Behind the last unit is none.
+            let from = (first as usize * unit).next_multiple_of(page_size());
+            let to = match first + count == units {
+                true => end,
+                false => ((first + count) as usize * unit) & !(page_size() - 1),
+            };
+            if to > from {
+                // SAFETY: pages that no slot touches which is available.
+                match unsafe { map::purge(start + from, to - from) } {
+                    Ok(()) => purged += to - from,
+                    Err(_) => refused = true,
+                }
+            }
+        }
+        self.set_stale(refused);
+        purged
+    }
+
+    /// [`purge_unused`](Self::purge_unused) for a run that is in its owner's queue, among the slots that wait.
     ///
     /// # Safety
     /// The caller took the run from the queue, and puts it there again.

@@ -19,7 +19,7 @@ use super::{Arguments, Host, Run};
 use crate::blocks::{Filled, Heap, layout};
 use crate::memory::Memory;
 
-pub(super) const ALL: &[(&str, Run)] = &[("peak", peak)];
+pub(super) const ALL: &[(&str, Run)] = &[("peak", peak), ("pause", pause)];
 
 const PAGE: usize = 4096;
 /// What may be resident beyond the pages that hold a live block.
@@ -113,7 +113,7 @@ enum Variant {
     Exited,
     /// Four threads allocate; main frees; the threads go on.
     Owners,
-    /// Four threads allocate; main frees; all sleep; a thread purges.
+    /// Four threads allocate, each for a consumer; main frees; all sleep; a thread purges.
     Sleepers,
 }
 
@@ -156,7 +156,8 @@ struct Signals {
 }
 
 impl Owners {
-    fn build(heap: &'static Heap, most: usize, stay: bool, books: &mut Vec<Piece>) -> Self {
+    fn build(heap: &'static Heap, most: usize, variant: Variant, books: &mut Vec<Piece>) -> Self {
+        let stay = variant != Variant::Exited;
         let signals = Signals {
             wake: Barrier::new(OWNERS + 1),
             end: AtomicBool::new(false),
@@ -167,7 +168,10 @@ impl Owners {
             let (send, signals) = (send.clone(), signals.clone());
             thread::spawn(move || {
                 let mut part = books_for(most / OWNERS / 500 + 10_000);
+                let consumer = bursar::Consumer::new("owner");
+                let scope = (variant == Variant::Sleepers).then(|| consumer.enter());
                 build(heap, number, most / OWNERS, &mut part);
+                drop(scope);
                 send.send(part).expect("main listens");
                 if let Some(signals) = signals {
                     signals.wake.wait();
@@ -211,8 +215,9 @@ fn peak(host: &Host, arguments: &Arguments) {
     let mut books = books_for(most / 500 + 10_000);
     let before = Memory::now();
     let owners = match variant {
-        Variant::Exited => Some(Owners::build(heap, most, false, &mut books)),
-        Variant::Owners | Variant::Sleepers => Some(Owners::build(heap, most, true, &mut books)),
+        Variant::Exited | Variant::Owners | Variant::Sleepers => {
+            Some(Owners::build(heap, most, variant, &mut books))
+        }
         Variant::Active | Variant::Background | Variant::Now => {
             build(heap, 1, most, &mut books);
             None
@@ -235,6 +240,8 @@ fn peak(host: &Host, arguments: &Arguments) {
         },
     );
     if variant == Variant::Sleepers {
+        // Purged pages are not charged to the consumers any more.
+        bursar::check().unwrap_or_else(|broken| panic!("{broken}"));
         owners.iter().for_each(Owners::wake);
     }
     owners.into_iter().for_each(|mut owners| owners.join());
@@ -294,6 +301,30 @@ fn judge(heap: &'static Heap, variant: Variant, survivors: &[Piece], figures: &F
         }
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// A span that is freed after a long pause counts as free from then on, not from before the pause:
+/// who asks for memory next finds it as it was left. The argument is the decay time in milliseconds.
+fn pause(host: &Host, arguments: &Arguments) {
+    const BYTES: usize = 64 << 20;
+    let decay = Duration::from_millis(arguments.number(0));
+    let heap = host.heap;
+    let before = Memory::now();
+    for _ in 0..3 {
+        let piece = Piece::new(heap, BYTES);
+        thread::sleep(decay * 3);
+        piece.release(heap);
+        let left = Memory::now().since(before).anonymous;
+        assert!(left >= BYTES as u64, "{left} bytes are left at once");
+    }
+    let mut rng = SmallRng::seed_from_u64(6);
+    let released = Instant::now();
+    while Memory::now().since(before).anonymous > ALLOWANCE {
+        assert!(released.elapsed() < decay * 10, "it goes back in the end");
+        light_work(heap, &mut rng);
+        thread::sleep(Duration::from_millis(1));
+    }
+    host.check();
 }
 
 /// A program that does a little: half a MiB at a time.
