@@ -110,7 +110,6 @@ impl Arena {
     /// Looks through the runs in the queue, whoever has the arena. Returns the bytes of pages inside
     /// runs that live on.
     pub(super) fn look_through_queue(&self, zeal: Zeal) -> u64 {
-        let least = if zeal == Zeal::Late { QUEUE_LOOKS } else { 0 };
         let mut purged = 0;
         self.queue.empty(|run| {
             // SAFETY: whoever empties the queue has its runs.
@@ -124,8 +123,9 @@ impl Arena {
                     bins.release(run);
                     return;
                 }
-                let looks = run.look(run.remote.count() as i32, least);
-                if zeal == Zeal::All || (zeal != Zeal::Unused && looks == QUEUE_LOOKS) {
+                let before = run.look(run.remote.count() as i32, zeal.missed());
+                let idle = before < QUEUE_LOOKS && run.looks() >= QUEUE_LOOKS;
+                if zeal == Zeal::All || (zeal != Zeal::Unused && idle) {
                     let before = run.available_bytes();
                     purged += (run.purge_waiting() + run.purge_unextended()) as u64;
                     bins.uncharge(before - run.available_bytes());

@@ -25,10 +25,9 @@ use core::fmt;
 /// How thoroughly an arena looks through its runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Zeal {
-    /// What has been idle for a period.
-    Idle,
-    /// The same, where nobody has looked for so long that all is idle.
-    Late,
+    /// What has been idle for a period, or for longer. Nobody came by in the periods that were
+    /// missed, so all was idle meanwhile.
+    Idle { missed: u8 },
     /// Unused runs, idle or not.
     Unused,
     /// Everything.
@@ -36,12 +35,27 @@ pub(super) enum Zeal {
 }
 
 impl Zeal {
-    /// For what was due some time ago: a period without anybody has left everything idle.
+    /// For what is due, perhaps for some time.
     fn at(now: u64, due: u64) -> Zeal {
-        match due != 0 && now - due > DECAY.period() {
-            true => Zeal::Late,
-            false => Zeal::Idle,
+        let missed = match due {
+            0 => 0,
+            _ => (now - due) / DECAY.period(),
+        };
+        Zeal::Idle {
+            missed: missed.min(u8::MAX.into()) as u8,
         }
+    }
+
+    /// Periods that were missed.
+    pub(super) fn missed(self) -> u8 {
+        match self {
+            Zeal::Idle { missed } => missed,
+            Zeal::Unused | Zeal::All => 0,
+        }
+    }
+
+    fn spares_what_is_in_use(self) -> bool {
+        matches!(self, Zeal::Idle { .. })
     }
 }
 
@@ -70,7 +84,7 @@ impl Arena {
     fn trim(&self, zeal: Zeal) -> u64 {
         self.be_modest();
         // Whoever looks after all arenas looks through the queue.
-        if !matches!(zeal, Zeal::Idle | Zeal::Late) {
+        if !zeal.spares_what_is_in_use() {
             self.collect_notified();
             release_kept(self, true);
         }
@@ -131,23 +145,23 @@ impl Arena {
             if emptied_by_others {
                 run.collect();
             }
+            let old = run.was_looked_at() || zeal != Zeal::Idle { missed: 0 };
             // What the run has not come to use for a period.
-            let mut purged = match run.was_looked_at() || zeal != Zeal::Idle {
-                true => run.purge_unextended() as u64,
-                false => 0,
-            };
-            let least = if zeal == Zeal::Late { IDLE_LOOKS } else { 0 };
-            let looks = run.look(run.surplus.get(), least);
+            let mut purged = if old { run.purge_unextended() } else { 0 } as u64;
+            let before = run.look(run.surplus.get(), zeal.missed());
+            let looks = run.looks();
             if looks == 0 {
                 run.watch();
             }
-            if run.is_unused() && (looks > 0 || emptied_by_others || zeal != Zeal::Idle) {
+            let idle = looks > 0 || emptied_by_others;
+            if run.is_unused() && (idle || !zeal.spares_what_is_in_use()) {
                 self.forget(run);
                 self.give_back(run);
                 return purged;
             }
             // Once: a run that stays as it is has nothing more to give.
-            if zeal == Zeal::All || (zeal != Zeal::Unused && looks == IDLE_LOOKS) {
+            let idle = before < IDLE_LOOKS && looks >= IDLE_LOOKS;
+            if zeal == Zeal::All || (zeal != Zeal::Unused && idle) {
                 let before = run.available_bytes();
                 purged += run.purge_unused() as u64;
                 bins.uncharge(before - run.available_bytes());

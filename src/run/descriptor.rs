@@ -249,15 +249,18 @@ impl Run {
         self.watch.set(sparse - self.dense.get());
     }
 
-    /// Notes what an arena sees when it looks through its runs. How many times in a row it has seen
-    /// the same, or `least` if that is more.
-    pub(crate) fn look(&self, seen: i32, least: u8) -> u8 {
+    /// Notes what an arena sees when it looks through its runs, and that it would have seen the
+    /// same at `missed` looks before. How often in a row it had seen this before.
+    pub(crate) fn look(&self, seen: i32, missed: u8) -> u8 {
         let same = self.seen.replace(seen) == seen;
-        let times = match same {
-            true => self.looks.get().saturating_add(1),
-            false => 0,
-        };
-        self.looks.set(times.max(least));
+        let before = if same { self.looks.get() } else { 0 };
+        let looks = before.saturating_add(same.into()).saturating_add(missed);
+        self.looks.set(looks);
+        before
+    }
+
+    /// How often in a row an arena has now seen the same, after the first time.
+    pub(crate) fn looks(&self) -> u8 {
         self.looks.get()
     }
 
