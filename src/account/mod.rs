@@ -15,6 +15,7 @@ mod registry;
 mod report;
 mod reservation;
 mod scope;
+mod task;
 mod transfer;
 mod usage;
 
@@ -29,5 +30,10 @@ pub use limit::{Limits, Pressure, PressureEnded};
 pub use report::{ConsumerSnapshot, Consumers, Report, consumers, report};
 pub use reservation::Reservation;
 pub use scope::{Scope, current};
+pub use task::{
+    EndError, EndReport, Left, LeftReservation, Lent, MemoryManager, RegisterError, Registered,
+    ReleaseFailure, Released, Resource, RunningTask, RunningTasks, TaskBuilder, TaskConsumer,
+    TaskEnded, TaskFuture, TaskHandle, TaskReservation, TaskScope, running_tasks,
+};
 pub use transfer::{Charged, Transfer, TransferError, transfer, transfer_all, transfer_block};
 pub use usage::{ClassUsage, Usage, unattributed};

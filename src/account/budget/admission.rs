@@ -113,6 +113,33 @@ impl<P: Policy> Short<'_, P> {
     }
 }
 
+/// [`ask_largest`] for a request of `consumer`. None if this thread asks others already.
+pub(crate) fn ask_others<P: Policy>(policy: &P, wanted: u64, consumer: &Consumer) -> u64 {
+    let asking = AskingOthers::begin();
+    asking.map_or(0, |_asking| ask_largest(policy, wanted, Some(consumer)))
+}
+
+/// Asks who can spill, the largest first, until `wanted` bytes were given back. How many were. For
+/// who is asking others.
+pub(crate) fn ask_largest<P: Policy>(policy: &P, wanted: u64, except: Option<&Consumer>) -> u64 {
+    let before = Budget::reserved(policy);
+    let freed = || before.saturating_sub(Budget::reserved(policy));
+    let mut asked = Vec::new();
+    while freed() < wanted {
+        let real = real_bytes(policy);
+        let next = policy.books().with(|state| {
+            let wanted = wanted.saturating_sub(before.saturating_sub(state.sums().reserved));
+            Holdings::new(state, &real).largest_to_ask(except, &asked, 0, wanted)
+        });
+        let Some(candidate) = next else {
+            break;
+        };
+        asked.push(candidate.consumer_id);
+        candidate.ask();
+    }
+    freed()
+}
+
 impl<P: Policy> Drop for Short<'_, P> {
     fn drop(&mut self) {
         let ends = |entry: &mut Entry| entry.asking -= 1;

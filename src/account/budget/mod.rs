@@ -22,6 +22,7 @@ mod reclaim;
 mod tracking;
 mod unbounded;
 
+pub(super) use admission::{ask_largest, ask_others};
 pub use books::Books;
 pub use error::{BudgetError, Holder, ShrinkError};
 pub use fair::Fair;

@@ -230,25 +230,47 @@ impl<'a> Holdings<'a> {
         room: Room,
     ) -> Option<Candidate> {
         let wanted = room.wanted(bytes)?;
-        let others = || {
-            self.state.entries().filter_map(|entry| {
-                let holding = self.holding(entry);
-                let is_asked = entry.can_be_asked()
-                    && holding.weight() > room.spared
-                    && holding.consumer_id != claim.consumer().id()
-                    && !asked.contains(&holding.consumer_id);
-                is_asked.then_some((holding.weight(), Reverse(holding.consumer_id), entry))
-            })
-        };
-        let reclaimable = others().fold(0u64, |sum, other| sum.saturating_add(other.0));
+        let except = Some(claim.consumer());
+        let others = self.askable(except, asked, room.spared);
+        let reclaimable = others.fold(0u64, |sum, (weight, _)| sum.saturating_add(weight));
         if wanted > reclaimable {
             return None;
         }
-        let (_, Reverse(consumer_id), entry) = others().max_by_key(|other| (other.0, other.1))?;
+        self.largest_to_ask(except, asked, room.spared, wanted)
+    }
+
+    /// The largest that may be asked for `wanted` bytes and was not yet.
+    pub(super) fn largest_to_ask(
+        &self,
+        except: Option<&Consumer>,
+        asked: &[u64],
+        spared: u64,
+        wanted: u64,
+    ) -> Option<Candidate> {
+        let others = self.askable(except, asked, spared);
+        let (_, entry) =
+            others.max_by_key(|(weight, entry)| (*weight, Reverse(entry.consumer.id())))?;
         Some(Candidate {
-            consumer_id,
+            consumer_id: entry.consumer.id(),
             wanted,
             reclaimers: entry.reclaimers.clone(),
+        })
+    }
+
+    /// Who may be asked and was not yet, with what they hold: more than `spared`.
+    fn askable(
+        &self,
+        except: Option<&Consumer>,
+        asked: &[u64],
+        spared: u64,
+    ) -> impl Iterator<Item = (u64, &Entry)> {
+        self.state.entries().filter_map(move |entry| {
+            let weight = self.holding(entry).weight();
+            let is_asked = entry.can_be_asked()
+                && weight > spared
+                && except != Some(&entry.consumer)
+                && !asked.contains(&entry.consumer.id());
+            is_asked.then_some((weight, entry))
         })
     }
 }
