@@ -2,7 +2,7 @@
 //! that outlives the task: all that they give out is borrowed from them.
 
 use super::shared::Task;
-use crate::account::budget::{BudgetError, ShrinkError};
+use crate::account::budget::{BudgetError, Reclaim, ShrinkError};
 use crate::account::consumer::Consumer;
 use crate::account::limit::Limits;
 use crate::account::reservation::Reservation;
@@ -234,7 +234,7 @@ impl<'task> TaskReservation<'task> {
     }
 
     /// Has `reclaim` asked to free memory of this consumer when others are short.
-    pub fn on_shortage<R: crate::Reclaim + 'static>(&self, reclaim: &Arc<R>) {
+    pub fn on_shortage<R: Reclaim + 'static>(&self, reclaim: &Arc<R>) {
         self.reservation.on_shortage(reclaim);
     }
 
