@@ -5,6 +5,7 @@
 //! Nothing here is called from inside the allocator, so it may allocate, take locks and use epochs.
 
 mod budget;
+mod columns;
 mod consumer;
 mod epoch;
 mod future;

@@ -1,5 +1,6 @@
 //! Snapshots of all consumers at once, and the report that people read.
 
+use super::columns::Columns;
 use super::epoch;
 use super::record::{Account, Kind};
 use super::registry;
@@ -7,6 +8,7 @@ use super::usage::Usage;
 use crate::arena::ledger::Totals;
 use crate::arena::owner;
 use crate::units::OwnerTag;
+use core::cmp::Reverse;
 use core::fmt;
 use crossbeam_epoch::Guard;
 use std::boxed::Box;
@@ -197,38 +199,52 @@ impl Report {
         &self.consumers
     }
 
-    fn children(&self) -> HashMap<Option<u64>, Vec<&ConsumerSnapshot>> {
-        let mut children: HashMap<_, Vec<_>> = HashMap::new();
-        for consumer in &self.consumers {
-            children.entry(consumer.parent).or_default().push(consumer);
+    /// The consumers in the order of the tree, the largest of those below the same one first, with
+    /// their depth.
+    fn in_tree_order(&self) -> Vec<(usize, &ConsumerSnapshot)> {
+        let all = &self.consumers.consumers;
+        // Those below the same one side by side, the largest last.
+        let place = |id| all.binary_search_by_key(&id, |one| one.id).ok();
+        let group = |one: &ConsumerSnapshot| one.parent.and_then(place).map_or(0, |row| row + 1);
+        let mut rows: Vec<(usize, u64, Reverse<usize>)> = all
+            .iter()
+            .enumerate()
+            .map(|(row, one)| (group(one), one.usage.subtree_live_bytes, Reverse(row)))
+            .collect();
+        rows.sort_unstable();
+        // Where each group starts: that of the roots, and that of each row.
+        let mut starts = std::vec![0; all.len() + 2];
+        rows.iter().for_each(|(group, ..)| starts[group + 1] += 1);
+        for group in 0..=all.len() {
+            starts[group + 1] += starts[group];
         }
-        for list in children.values_mut() {
-            list.sort_by_key(|consumer| core::cmp::Reverse(consumer.usage.subtree_live_bytes));
+        let mut order = Vec::with_capacity(all.len());
+        let mut waiting = Vec::new();
+        let push = |waiting: &mut Vec<_>, depth, group| {
+            let below = &rows[starts[group]..starts[group + 1]];
+            waiting.extend(below.iter().map(|(_, _, Reverse(row))| (depth, *row)));
+        };
+        push(&mut waiting, 0, 0);
+        while let Some((depth, row)) = waiting.pop() {
+            order.push((depth, &all[row]));
+            push(&mut waiting, depth + 1, row + 1);
         }
-        children
+        order
     }
 
-    fn row(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        name: fmt::Arguments<'_>,
-        usage: &Usage,
-    ) -> fmt::Result {
+    /// The columns of what somebody holds.
+    fn columns(&self, f: &mut fmt::Formatter<'_>, usage: &Usage) -> fmt::Result {
         let heap = u128::from(self.consumers.heap_bytes.max(1));
-        let beyond = usage.live_bytes as i64 - usage.reserved_bytes as i64;
         // In whole numbers: a float takes longer to print than all the rest.
-        let tenths = u128::from(usage.live_bytes) * 1000 / heap;
-        writeln!(
-            f,
-            "{:>12} {:>12} {:>12} {:>12} {:>12} {:>4}.{}%  {name}",
-            usage.live_bytes,
-            usage.subtree_live_bytes,
-            usage.peak_bytes,
-            usage.reserved_bytes,
-            beyond,
-            tenths / 10,
-            tenths % 10,
-        )
+        let tenths = (u128::from(usage.live_bytes) * 1000 / heap) as u64;
+        let mut row = Columns::new();
+        row.put(usage.live_bytes);
+        row.put(usage.subtree_live_bytes);
+        row.put(usage.peak_bytes);
+        row.put(usage.reserved_bytes);
+        row.put_difference(usage.live_bytes, usage.reserved_bytes);
+        row.put_tenths(tenths);
+        f.write_str(row.text())
     }
 }
 
@@ -242,28 +258,22 @@ impl fmt::Display for Report {
             "{:>12} {:>12} {:>12} {:>12} {:>12} {:>7}  consumer, bytes",
             "live", "with below", "peak", "declared", "real-decl.", "heap"
         )?;
-        let children = self.children();
-        let mut waiting: Vec<(usize, &ConsumerSnapshot)> = Vec::new();
-        let push = |waiting: &mut Vec<_>, depth, of| {
-            let below = children.get(&of).into_iter().flatten().rev();
-            waiting.extend(below.map(|consumer| (depth, *consumer)));
-        };
-        push(&mut waiting, 0, None);
-        while let Some((depth, consumer)) = waiting.pop() {
-            let gone = if consumer.departed { ", departed" } else { "" };
-            let (indent, name, id) = (depth * 2, &consumer.name, Id(consumer.id));
-            self.row(
-                f,
-                format_args!("{:indent$}{name} ({id}{gone})", ""),
-                &consumer.usage,
-            )?;
-            push(&mut waiting, depth + 1, Some(consumer.id));
+        for (depth, consumer) in self.in_tree_order() {
+            self.columns(f, &consumer.usage)?;
+            for _ in 0..depth {
+                f.write_str("  ")?;
+            }
+            f.write_str(&consumer.name)?;
+            f.write_str(" (")?;
+            Id(consumer.id).fmt(f)?;
+            f.write_str(if consumer.departed {
+                ", departed)\n"
+            } else {
+                ")\n"
+            })?;
         }
-        self.row(
-            f,
-            format_args!("(unattributed)"),
-            &self.consumers.unattributed,
-        )?;
+        self.columns(f, &self.consumers.unattributed)?;
+        f.write_str("(unattributed)\n")?;
         writeln!(f, "{:>12} in all", self.consumers.heap_bytes)
     }
 }
