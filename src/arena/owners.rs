@@ -14,7 +14,9 @@
 
 use super::ledger::Ledger;
 use super::lent::Lent;
-use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, Ordering::Relaxed};
+use crate::os::sync::{
+    AtomicBool, AtomicPtr, AtomicU64, Ordering, Ordering::Relaxed, Ordering::SeqCst,
+};
 use crate::pool::{AllocFailure, metadata};
 use crate::units::OwnerTag;
 use core::ptr::{NonNull, null_mut};
@@ -34,10 +36,11 @@ pub(crate) struct Owner {
     lent: Lent,
     bound: AtomicU64,
     peak: AtomicU64,
-    /// The same, with all owners below.
-    tree_bound: AtomicU64,
+    /// The bounds of all owners below that are not parts of this one.
+    below: AtomicU64,
+    /// The highest that both together were.
     tree_peak: AtomicU64,
-    /// Limits of `tree_bound`.
+    /// Limits of both together.
     soft: AtomicU64,
     hard: AtomicU64,
     #[cfg(feature = "check")]
@@ -98,7 +101,7 @@ impl Owner {
             lent: Lent::new(),
             bound: AtomicU64::new(0),
             peak: AtomicU64::new(0),
-            tree_bound: AtomicU64::new(0),
+            below: AtomicU64::new(0),
             tree_peak: AtomicU64::new(0),
             soft: AtomicU64::new(UNLIMITED),
             hard: AtomicU64::new(UNLIMITED),
@@ -165,8 +168,7 @@ impl Owner {
     /// Whether no arena holds anything for this owner. Stays so while no block is its and nobody is
     /// in its scope.
     pub(crate) fn is_settled(&self) -> bool {
-        self.lent
-            .none_while(|| self.bound.load(Relaxed) == 0 && self.tree_bound.load(Relaxed) == 0)
+        self.lent.none_while(|| self.tree() == 0)
     }
 
     /// A block of a run of the owner's own is handed over: its slot is no longer the owner's.
@@ -189,7 +191,13 @@ impl Owner {
 
     /// The same with all owners below.
     pub(crate) fn tree_bound(&self) -> (u64, u64) {
-        (self.tree_bound.load(Relaxed), self.tree_peak.load(Relaxed))
+        (self.tree(), self.tree_peak.load(Relaxed))
+    }
+
+    /// The bound of this owner and all below.
+    fn tree(&self) -> u64 {
+        // SeqCst: see `charge`.
+        self.bound.load(SeqCst) + self.below.load(SeqCst)
     }
 
     /// Limits the bound of this owner and all below: nothing that would raise it above `hard` is
@@ -229,21 +237,34 @@ impl Owner {
         core::iter::successors(Some(self), |owner| owner.above())
     }
 
-    /// The owners whose own bound counts this one's bytes: itself, and what it is a part of.
-    pub(crate) fn whole(&self) -> impl Iterator<Item = &Owner> {
-        core::iter::successors(Some(self), |owner| {
-            owner.above().filter(|_| owner.is_part.load(Relaxed))
+    /// This owner and all above it, with the count of theirs that has this one's bytes, and whether
+    /// that is their own bound: that of this one, and of what it is a part of.
+    fn bounds(&self) -> impl Iterator<Item = (&Owner, &AtomicU64, bool)> {
+        let mut is_own = true;
+        self.up().map(move |owner| {
+            let count = if is_own { &owner.bound } else { &owner.below };
+            let item = (owner, count, is_own);
+            is_own &= owner.is_part.load(Relaxed);
+            item
         })
+    }
+
+    /// Those whose own bound counts this one's bytes.
+    #[cfg(feature = "check")]
+    pub(crate) fn whole(&self) -> impl Iterator<Item = &Owner> {
+        let own = self.bounds().take_while(|(_, _, is_own)| *is_own);
+        own.map(|(owner, _, _)| owner)
     }
 
     /// Raises the bound. With `fallible`, only if no hard limit from here upwards is passed.
     pub(super) fn charge(&self, bytes: u64, fallible: bool) -> Result<(), AllocFailure> {
-        for owner in self.up() {
-            let after = owner.tree_bound.fetch_add(bytes, Relaxed) + bytes;
-            if fallible && after > owner.hard.load(Relaxed) {
+        for (owner, count, _) in self.bounds() {
+            // SeqCst: of two threads that raise both counts of an owner, the later one sees the sum.
+            count.fetch_add(bytes, SeqCst);
+            if fallible && owner.tree() > owner.hard.load(Relaxed) {
                 // Those below the one that refuses have been raised too.
-                for raised in self.up() {
-                    raised.tree_bound.fetch_sub(bytes, Relaxed);
+                for (raised, count, _) in self.bounds() {
+                    count.fetch_sub(bytes, Relaxed);
                     if core::ptr::eq(raised, owner) {
                         break;
                     }
@@ -254,24 +275,19 @@ impl Owner {
                 });
             }
         }
-        for owner in self.up() {
-            let now = owner.tree_bound.load(Relaxed);
-            raise(&owner.tree_peak, now);
-        }
-        for owner in self.whole() {
-            let after = owner.bound.fetch_add(bytes, Relaxed) + bytes;
-            raise(&owner.peak, after);
+        for (owner, count, is_own) in self.bounds() {
+            raise(&owner.tree_peak, owner.tree());
+            if is_own {
+                raise(&owner.peak, count.load(Relaxed));
+            }
         }
         Ok(())
     }
 
     /// Lowers the bound.
     pub(super) fn uncharge(&self, bytes: u64) {
-        for owner in self.whole() {
-            owner.bound.fetch_sub(bytes, Relaxed);
-        }
-        for owner in self.up() {
-            owner.tree_bound.fetch_sub(bytes, Relaxed);
+        for (_, count, _) in self.bounds() {
+            count.fetch_sub(bytes, Relaxed);
         }
     }
 }
