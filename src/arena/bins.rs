@@ -9,9 +9,9 @@ use super::Arena;
 use super::counter::Counter;
 use super::ledger::{Ledger, Totals};
 use super::owners::Owner;
-use crate::class::CLASSES;
+use crate::class::{CLASSES, TABLE};
 use crate::extent::bits::bits;
-use crate::os::sync::{AtomicPtr, AtomicU64, Ordering::Relaxed};
+use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
 use crate::pool::{AllocFailure, metadata};
 use crate::run::descriptor::{Run, Slot, empty_run};
 use crate::run::remote::State;
@@ -75,6 +75,8 @@ pub(crate) struct Bins {
     filled: [Cell<u64>; 2],
     /// The classes, a bit each, that were ever counted here: readers pass over the others.
     counted: [AtomicU64; 2],
+    /// Whether those are most of them.
+    counts_many: AtomicBool,
 }
 
 /// Bins without a run, in place of a null pointer: each request finds its way to the slow path.
@@ -90,6 +92,20 @@ static EMPTY: EmptyBins = EmptyBins(Bins::new());
 pub(crate) const fn empty_bins() -> *const Bins {
     &raw const EMPTY.0
 }
+
+/// From so many classes on most of them are counted.
+const MANY: u32 = CLASSES as u32 / 3;
+
+/// Bytes of a slot by class.
+static SIZES: [u32; CLASSES] = {
+    let mut sizes = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        sizes[class] = TABLE[class].size;
+        class += 1;
+    }
+    sizes
+};
 
 impl Bins {
     /// Bins of an arena for the runs of a ledger's owner, or mixed ones for null. `None` if there
@@ -114,6 +130,7 @@ impl Bins {
             ledger: Cell::new(null()),
             filled: [const { Cell::new(0) }; 2],
             counted: [const { AtomicU64::new(0) }; 2],
+            counts_many: AtomicBool::new(false),
         }
     }
 
@@ -180,18 +197,42 @@ impl Bins {
     pub(super) fn begin_counting(&self, class: ClassIndex) {
         let index = class.index();
         let word = &self.counted[index / 64];
+        let counted = word.load(Relaxed) | 1 << (index % 64);
+        if counted == word.load(Relaxed) {
+            return;
+        }
         // Relaxed: the counts themselves order what is read of them.
-        word.store(word.load(Relaxed) | 1 << (index % 64), Relaxed);
+        word.store(counted, Relaxed);
+        let counted = self
+            .counted
+            .iter()
+            .map(|word| word.load(Relaxed).count_ones());
+        self.counts_many
+            .store(counted.sum::<u32>() >= MANY, Relaxed);
     }
 
-    /// Visits the classes that were ever counted here, with their size.
-    fn for_counted(&self, mut visit: impl FnMut(&Bin, u64)) {
-        for (index, word) in self.counted.iter().enumerate() {
-            for bit in bits(word.load(Relaxed)) {
-                let class = ClassIndex((index * 64 + bit) as u8);
-                visit(self.bin(class), u64::from(class.row().size));
+    /// Blocks and bytes by one of the counts of each class.
+    #[inline(always)]
+    fn sum(&self, count: impl Fn(&Bin) -> u64) -> (u64, u64) {
+        let (mut blocks, mut bytes) = (0, 0);
+        let mut add = |bin: &Bin, size: u32| {
+            let more = count(bin);
+            blocks += more;
+            bytes += more * u64::from(size);
+        };
+        if self.counts_many.load(Relaxed) {
+            // To find out which the others are takes longer than to look at them.
+            let sizes = self.bin.iter().zip(&SIZES);
+            sizes.for_each(|(bin, size)| add(bin, *size));
+        } else {
+            for (index, word) in self.counted.iter().enumerate() {
+                for bit in bits(word.load(Relaxed)) {
+                    let class = ClassIndex((index * 64 + bit) as u8);
+                    add(self.bin(class), class.row().size);
+                }
             }
         }
+        (blocks, bytes)
     }
 
     /// What all threads know of the owner of the runs of these bins; `None` for what no consumer
@@ -439,19 +480,15 @@ impl Bins {
 
     /// Adds what was freed through these bins.
     pub(super) fn add_freed(&self, totals: &mut Totals) {
-        self.for_counted(|bin, size| {
-            let freed = bin.freed.get();
-            totals.freed_blocks += freed;
-            totals.freed_bytes += freed * size;
-        });
+        let (blocks, bytes) = self.sum(|bin| bin.freed.get());
+        totals.freed_blocks += blocks;
+        totals.freed_bytes += bytes;
     }
 
     /// Adds what was allocated through these bins.
     pub(super) fn add_allocated(&self, totals: &mut Totals) {
-        self.for_counted(|bin, size| {
-            let allocated = bin.allocated.get();
-            totals.allocated_blocks += allocated;
-            totals.allocated_bytes += allocated * size;
-        });
+        let (blocks, bytes) = self.sum(|bin| bin.allocated.get());
+        totals.allocated_blocks += blocks;
+        totals.allocated_bytes += bytes;
     }
 }
