@@ -106,6 +106,9 @@ impl Bursar {
     #[cold]
     #[inline(never)]
     fn refill_slowly(&self, class: ClassIndex) -> *mut u8 {
+        if let Some(block) = slow::allocate_few_charged(class) {
+            return block;
+        }
         config::offer(&self.settings, crate::stats::print_at_exit);
         slow::allocate(class)
     }

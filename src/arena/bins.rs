@@ -142,7 +142,7 @@ impl Bins {
         unsafe { self.bin.get_unchecked(class.index()) }
     }
 
-    fn address(&self) -> usize {
+    pub(super) fn address(&self) -> usize {
         core::ptr::from_ref(self).addr()
     }
 
@@ -158,12 +158,6 @@ impl Bins {
             Some(ledger) => ledger.tag(),
             None => OwnerTag::UNATTRIBUTED,
         }
-    }
-
-    /// Whether the runs have slots of several owners.
-    #[inline]
-    pub(super) fn is_mixed(&self) -> bool {
-        self.ledger.get().is_null()
     }
 
     /// Whether the blocks of a class come from runs of these bins.

@@ -7,12 +7,13 @@
 use super::bins::{Bins, empty_bins};
 use super::counter::Counter;
 use super::owners::{Owner, STEP};
+use super::room::Room;
 use crate::class::CLASSES;
-use crate::os::sync::{AtomicI16, AtomicPtr, AtomicU32, Ordering, Ordering::Relaxed};
-use crate::pool::{AllocFailure, metadata};
+use crate::os::sync::{AtomicPtr, AtomicU32, Ordering, Ordering::Relaxed};
+use crate::pool::AllocFailure;
 use crate::units::{ClassIndex, OwnerTag};
 use core::cell::Cell;
-use core::ptr::{NonNull, null_mut};
+use core::ptr::null_mut;
 
 /// Counts of blocks and bytes.
 ///
@@ -70,14 +71,16 @@ impl Totals {
     }
 }
 
-/// One owner on one thread. Type-stable.
+/// One owner on one thread. Type-stable. What frees and allocations of few blocks need comes first.
 #[repr(C, align(128))]
 pub(crate) struct Ledger {
-    tag: AtomicU32,
-    /// Scopes of this owner that the thread is in.
-    scopes: AtomicU32,
+    pub(super) tag: AtomicU32,
     /// By how much the owner's bound is above what this ledger counts.
-    slack: Cell<i64>,
+    slack: Cell<i32>,
+    /// How often the thread entered a scope of this owner, and left one. Two counts: one that goes
+    /// up and down would have each entry wait for the leave before it.
+    entered: AtomicU32,
+    left: AtomicU32,
     /// Blocks in mixed runs and large blocks: all that the bins do not count.
     pub(super) allocated_blocks: Counter,
     pub(super) allocated_bytes: Counter,
@@ -87,8 +90,11 @@ pub(crate) struct Ledger {
     bins: AtomicPtr<Bins>,
     /// The bins that fast paths use in its scopes.
     pub(super) shown: Cell<*const Bins>,
+    /// How many blocks of a class may still come from mixed runs. Freed ones for which there is no
+    /// count here are counted in bins.
+    room: Room,
     /// Null for what no consumer claimed.
-    owner: AtomicPtr<Owner>,
+    pub(super) owner: AtomicPtr<Owner>,
     /// The arena's next ledger.
     pub(super) next: AtomicPtr<Ledger>,
     /// The owner's next ledger.
@@ -96,16 +102,14 @@ pub(crate) struct Ledger {
     freed_remotely: Counter,
     #[cfg(feature = "requested")]
     requested: [Counter; 2],
-    /// Live blocks in mixed runs by class, allocated less freed here. What does not fit is counted
-    /// in bins.
-    few: [AtomicI16; CLASSES],
 }
 
 impl Ledger {
     pub(crate) const fn new(tag: OwnerTag) -> Ledger {
         Ledger {
             tag: AtomicU32::new(tag.0),
-            scopes: AtomicU32::new(0),
+            entered: AtomicU32::new(0),
+            left: AtomicU32::new(0),
             bins: AtomicPtr::new(null_mut()),
             shown: Cell::new(empty_bins()),
             next: AtomicPtr::new(null_mut()),
@@ -119,7 +123,7 @@ impl Ledger {
             freed_remotely: Counter::new(),
             #[cfg(feature = "requested")]
             requested: [const { Counter::new() }; 2],
-            few: [const { AtomicI16::new(0) }; CLASSES],
+            room: Room::new(),
         }
     }
 
@@ -150,29 +154,31 @@ impl Ledger {
     }
 
     /// The thread enters a scope of this owner.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter(&self) {
         // Release here and below pairs with the Acquire in `is_entered`.
-        self.scopes
-            .store(self.scopes.load(Relaxed) + 1, Ordering::Release);
+        let entered = self.entered.load(Relaxed).wrapping_add(1);
+        self.entered.store(entered, Ordering::Release);
     }
 
     /// The thread leaves a scope of this owner.
-    #[inline]
+    #[inline(always)]
     pub(super) fn leave(&self) {
-        self.scopes
-            .store(self.scopes.load(Relaxed) - 1, Ordering::Release);
+        let left = self.left.load(Relaxed).wrapping_add(1);
+        self.left.store(left, Ordering::Release);
     }
 
     /// Whether the thread is in a scope of this owner.
     pub(super) fn is_entered(&self) -> bool {
-        self.scopes.load(Ordering::Acquire) != 0
+        // In this order: what was entered and left in between only makes it more.
+        let left = self.left.load(Ordering::Acquire);
+        self.entered.load(Ordering::Acquire) != left
     }
 
     /// By how much the owner's bound is above what this ledger counts.
-    #[cfg(feature = "check")]
+    #[inline(always)]
     pub(crate) fn slack(&self) -> i64 {
-        self.slack.get()
+        self.slack.get().into()
     }
 
     /// Whether blocks of a class come from runs of the owner's own.
@@ -181,79 +187,113 @@ impl Ledger {
         self.bins().is_some_and(|bins| bins.fills(class))
     }
 
-    /// Makes room in the owner's bound for a block outside its own runs, if that is at hand.
-    #[inline(always)]
-    pub(super) fn charge_at_hand(&self, bytes: usize) -> bool {
-        let left = self.slack.get() - bytes as i64;
-        if left >= 0 {
-            self.slack.set(left);
-        }
-        left >= 0
-    }
-
-    /// A block outside the owner's own runs is freed, if the owner's bound need not be lowered.
-    #[inline(always)]
-    pub(super) fn uncharge_at_hand(&self, bytes: usize) -> bool {
-        let slack = self.slack.get() + bytes as i64;
-        let at_hand = slack < 2 * STEP as i64;
-        if at_hand {
-            self.slack.set(slack);
-        }
-        at_hand
-    }
-
     /// Makes room in the owner's bound for a block outside its own runs.
     #[cold]
     pub(super) fn charge(&self, bytes: usize, fallible: bool) -> Result<(), AllocFailure> {
-        let left = self.slack.get() - bytes as i64;
+        let left = self.slack() - bytes as i64;
         let Some(owner) = self.owner().filter(|_| left < 0) else {
-            self.slack.set(left.max(0));
+            self.set_slack(left.max(0));
             return Ok(());
         };
-        let more = left.unsigned_abs().next_multiple_of(STEP);
-        owner.charge(more, fallible)?;
-        self.slack.set(left + more as i64);
+        let least = left.unsigned_abs();
+        // As much as leaves room for two such blocks to be freed, unless that would be refused.
+        let more = least + (2 * STEP - 1).saturating_sub(turns(bytes));
+        let charged = match owner.charge(more, fallible) {
+            Ok(()) => more,
+            Err(_) => owner.charge(least, fallible).map(|()| least)?,
+        };
+        self.set_slack(left + charged as i64);
         Ok(())
+    }
+
+    /// Makes room in the owner's bound for a block to come, if there is too little. `None` if there
+    /// is enough, or it cannot be had.
+    pub(super) fn charge_ahead(&self, bytes: usize, fallible: bool) -> Option<()> {
+        if self.slack() >= bytes as i64 {
+            return None;
+        }
+        self.charge(bytes, fallible).ok()?;
+        self.set_slack(self.slack() + bytes as i64);
+        Some(())
     }
 
     /// A block outside the owner's own runs is freed.
     pub(super) fn uncharge(&self, bytes: usize) {
-        if !self.uncharge_at_hand(bytes) {
-            self.slack.set(self.slack.get() + bytes as i64);
-            self.give_slack_back(STEP as i64);
+        self.keep_slack_bounded(bytes);
+        self.set_slack(self.slack() + bytes as i64);
+    }
+
+    /// Lowers the owner's bound if `bytes` more to come would leave it two steps above what this
+    /// ledger counts.
+    pub(super) fn keep_slack_bounded(&self, bytes: usize) {
+        let most = 2 * STEP as i64 - 1;
+        if self.slack() + bytes as i64 > most {
+            // Such blocks may come and go by turns.
+            let keep = turns(bytes).min(STEP) as i64;
+            self.give_slack_back(keep.min(most - bytes as i64));
         }
     }
 
-    /// Lowers the owner's bound to what this ledger counts and at most `keep` more.
+    /// Lowers the owner's bound to what this ledger counts and at most `keep` more; less than that
+    /// if it is negative, for what is freed next.
     #[cold]
     pub(super) fn give_slack_back(&self, keep: i64) {
-        if let Some(owner) = self.owner() {
-            let excess = self.slack.get() - keep;
-            if excess > 0 {
-                self.slack.set(keep);
+        let excess = self.slack() - keep;
+        if excess > 0 {
+            self.set_slack(keep);
+            if let Some(owner) = self.owner() {
                 owner.uncharge(excess as u64);
             }
         }
     }
 
-    /// Live blocks of a class in mixed runs, allocated less freed here.
-    #[inline]
-    pub(super) fn few(&self, class: ClassIndex) -> i16 {
-        self.few_of(class).load(Relaxed)
+    fn set_slack(&self, slack: i64) {
+        debug_assert!(i32::try_from(slack).is_ok());
+        self.slack.set(slack as i32);
     }
 
-    #[inline]
-    fn few_of(&self, class: ClassIndex) -> &AtomicI16 {
-        debug_assert!(class.index() < CLASSES);
-        // SAFETY: every class has a count.
-        unsafe { self.few.get_unchecked(class.index()) }
+    /// Whether more blocks of a class may come from mixed runs.
+    pub(super) fn has_room(&self, class: ClassIndex) -> bool {
+        self.room.is_any(class)
+    }
+
+    /// Counts a block of a class that is taken from a mixed run, if the bound and the class have
+    /// room for it. Only while blocks of the class come from mixed runs.
+    #[inline(always)]
+    pub(super) fn try_book_few_allocated(&self, class: ClassIndex) -> bool {
+        let size = class.row().size as usize;
+        let room = self.room.at_hand(class);
+        let slack = self.slack.get() - size as i32;
+        let at_hand = room > 0 && slack >= 0;
+        if at_hand {
+            self.slack.set(slack);
+            self.room.set_at_hand(class, room - 1);
+            self.book_allocated(1, size);
+        }
+        at_hand
+    }
+
+    /// Counts a block of a class in a mixed run as freed, if neither the bound nor the class's
+    /// count need more than an addition.
+    #[inline(always)]
+    pub(super) fn try_book_few_freed(&self, class: ClassIndex) -> bool {
+        let size = class.row().size as usize;
+        let slack = self.slack.get() + size as i32;
+        let room = self.room.at_hand(class);
+        let at_hand = slack < 2 * STEP as i32 && room != i8::MAX;
+        if at_hand {
+            self.slack.set(slack);
+            self.room.set_at_hand(class, room + 1);
+            self.book_freed(1, size);
+        }
+        at_hand
     }
 
     /// Counts a block of a class in a mixed run as allocated. False if this ledger has no room for
     /// the count, which then needs bins.
     #[inline(always)]
     pub(super) fn book_few_allocated(&self, class: ClassIndex) -> bool {
-        self.count_few(class, 1) && {
+        self.room.count(class, -1) && {
             self.book_allocated(1, class.row().size as usize);
             true
         }
@@ -262,21 +302,9 @@ impl Ledger {
     /// The same for one that is freed.
     #[inline(always)]
     pub(super) fn book_few_freed(&self, class: ClassIndex) -> bool {
-        self.count_few(class, -1) && {
+        self.room.count(class, 1) && {
             self.book_freed(1, class.row().size as usize);
             true
-        }
-    }
-
-    #[inline]
-    fn count_few(&self, class: ClassIndex, by: i16) -> bool {
-        let few = self.few_of(class);
-        match few.load(Relaxed).checked_add(by) {
-            Some(sum) => {
-                few.store(sum, Relaxed);
-                true
-            }
-            None => false,
         }
     }
 
@@ -300,7 +328,7 @@ impl Ledger {
         let bins = self.bins();
         for (class, sum) in live.iter_mut().enumerate() {
             let class = ClassIndex(class as u8);
-            *sum += i64::from(self.few(class));
+            *sum += i64::from(self.room.live(class));
             *sum += bins.map_or(0, |bins| bins.bin(class).live());
         }
     }
@@ -345,122 +373,8 @@ impl Ledger {
     }
 }
 
-/// An arena's ledgers by tag: a hash table for the thread that has the arena, and a list, which
-/// only grows, for readers.
-pub(crate) struct Ledgers {
-    first: AtomicPtr<Ledger>,
-    table: Cell<*mut *const Ledger>,
-    /// A power of two.
-    capacity: Cell<usize>,
-    /// 32 less its logarithm.
-    shift: Cell<u32>,
-    len: Cell<usize>,
-}
-
-const FIRST_CAPACITY: usize = 16;
-
-impl Ledgers {
-    pub(crate) const fn new() -> Ledgers {
-        Ledgers {
-            first: AtomicPtr::new(null_mut()),
-            table: Cell::new(null_mut()),
-            capacity: Cell::new(0),
-            shift: Cell::new(0),
-            len: Cell::new(0),
-        }
-    }
-
-    /// All ledgers.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static Ledger> {
-        // Acquire pairs with the Release in `add`: ledgers are initialised when they are seen.
-        let mut next = self.first.load(Ordering::Acquire);
-        core::iter::from_fn(move || {
-            // SAFETY: ledgers are never given up.
-            let ledger = unsafe { next.as_ref()? };
-            next = ledger.next.load(Ordering::Relaxed);
-            Some(ledger)
-        })
-    }
-
-    /// The place of `tag` in the table, or where it would go.
-    #[inline]
-    fn place(&self, tag: OwnerTag) -> *mut *const Ledger {
-        // Fibonacci hashing: tags that follow each other spread evenly.
-        let mask = self.capacity.get() - 1;
-        let mut index = (tag.0.wrapping_mul(0x9e37_79b9) >> self.shift.get()) as usize & mask;
-        loop {
-            // SAFETY: the table has `capacity` places, and one at least is empty.
-            let place = unsafe { self.table.get().add(index) };
-            // SAFETY: as above; ledgers are never given up.
-            match unsafe { (*place).as_ref() } {
-                Some(ledger) if ledger.tag() != tag => index = (index + 1) & mask,
-                _ => return place,
-            }
-        }
-    }
-
-    /// The ledger of `tag`, if it has one here.
-    #[inline]
-    pub(crate) fn find(&self, tag: OwnerTag) -> Option<&'static Ledger> {
-        if self.capacity.get() == 0 {
-            return None;
-        }
-        // SAFETY: `place` returns a place of the table; ledgers are never given up.
-        unsafe { (*self.place(tag)).as_ref() }
-    }
-
-    /// The ledger of `tag`, made if need be. `None` if there is no memory.
-    #[inline(always)]
-    pub(crate) fn find_or_add(&self, tag: OwnerTag) -> Option<&'static Ledger> {
-        self.find(tag).or_else(|| self.add(tag))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn add(&self, tag: OwnerTag) -> Option<&'static Ledger> {
-        if (self.len.get() + 1) * 2 > self.capacity.get() {
-            self.grow()?;
-        }
-        let owner = Owner::find_or_make(tag)?;
-        let record = metadata::allocate(size_of::<Ledger>())?.cast::<Ledger>();
-        // SAFETY: a fresh record of that size.
-        let ledger = unsafe {
-            record.write(Ledger::new(tag));
-            record.as_ref()
-        };
-        ledger
-            .next
-            .store(self.first.load(Ordering::Relaxed), Ordering::Relaxed);
-        ledger
-            .owner
-            .store(core::ptr::from_ref(owner).cast_mut(), Relaxed);
-        owner.add_ledger(ledger);
-        // Release pairs with the Acquire in `iter`.
-        self.first.store(record.as_ptr(), Ordering::Release);
-        // SAFETY: `place` returns a place of the table.
-        unsafe { *self.place(tag) = ledger };
-        self.len.set(self.len.get() + 1);
-        Some(ledger)
-    }
-
-    fn grow(&self) -> Option<()> {
-        let old = (self.table.get(), self.capacity.get());
-        let capacity = (old.1 * 2).max(FIRST_CAPACITY);
-        let bytes = |capacity: usize| capacity * size_of::<*const Ledger>();
-        let table = metadata::allocate(bytes(capacity))?;
-        // SAFETY: a record of that size; all places empty.
-        unsafe { table.write_bytes(0, bytes(capacity)) };
-        self.table.set(table.as_ptr().cast());
-        self.capacity.set(capacity);
-        self.shift.set(32 - capacity.trailing_zeros());
-        for ledger in self.iter() {
-            // SAFETY: `place` returns a place of the table.
-            unsafe { *self.place(ledger.tag()) = ledger };
-        }
-        if let Some(table) = NonNull::new(old.0) {
-            // SAFETY: the old table, which only this thread read.
-            unsafe { metadata::release(table.cast(), bytes(old.1)) };
-        }
-        Some(())
-    }
+/// What the bound's slack can take, or give, before it has to be changed again for blocks of
+/// `bytes` that come and go by turns.
+fn turns(bytes: usize) -> u64 {
+    (2 * bytes as u64).max(STEP / 4)
 }

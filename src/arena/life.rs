@@ -28,6 +28,11 @@ thread_word! {
     mod own_arena: *const Arena = null();
 }
 
+thread_word! {
+    /// The same for the paths that look at no settings: null where they may not be taken too.
+    mod near_arena: *const Arena = null();
+}
+
 static ORPHANS: Stack = Stack::new();
 /// The arena that was made last; each leads to the one made before it.
 static NEWEST: AtomicPtr<Arena> = AtomicPtr::new(null_mut());
@@ -66,6 +71,13 @@ pub(super) fn own() -> Option<&'static Arena> {
     Some(unsafe { &*arena })
 }
 
+/// The thread's arena, unless it has none or each request has to take the whole slow path.
+#[inline(always)]
+pub(super) fn near() -> Option<&'static Arena> {
+    // SAFETY: null, or the arena that the thread has.
+    unsafe { near_arena::get().as_ref() }
+}
+
 /// Runs `work` with the thread's arena. `None` if there is no memory for one.
 #[inline]
 pub(crate) fn with_arena<T>(work: impl FnOnce(&'static Arena) -> T) -> Option<T> {
@@ -90,6 +102,9 @@ fn with_new_arena<T>(work: impl FnOnce(&'static Arena) -> T) -> Option<T> {
         return Some(result);
     }
     own_arena::set(arena);
+    if !config::junk() {
+        near_arena::set(arena);
+    }
     publish(arena);
     EXIT.arm(core::ptr::from_ref(arena).cast_mut().cast());
     Some(work(arena))
@@ -189,6 +204,7 @@ unsafe extern "C" fn thread_ends(_arena: *mut libc::c_void) {
     };
     current_bins::set(empty_bins());
     own_arena::set(ended());
+    near_arena::set(null());
     arena.trim_now();
     orphan(arena);
     DECAY.tick(&DEFAULT, coarse_millis());

@@ -2,8 +2,8 @@
 //! where each slot has a tag.
 //!
 //! ```text
-//! runs of its own   once it has taken FILL_BYTES of the class from mixed runs on this thread that
-//!                   it did not free here, or takes FILL_STAY blocks in one stay in its scope
+//! runs of its own   once it has taken 64 KiB of the class (room.rs) from mixed runs on this thread
+//!                   that it did not free here, or takes FILL_STAY blocks in one stay in its scope
 //! mixed runs again  once no run of the class is at hand when the arena looks through its runs
 //! ```
 //! Runs of one's own are what fast paths use. But each costs a page at least, and where many
@@ -13,72 +13,75 @@
 use super::bins::Bins;
 use super::ledger::Ledger;
 use super::record::Arena;
-use crate::class::{CLASSES, TABLE};
 use crate::pool::AllocFailure;
 use crate::run::descriptor::{Run, Slot, run_of};
 use crate::units::{ClassIndex, SLICE, SlotIndex};
 use core::ptr::NonNull;
-use static_assertions::const_assert;
 
-/// Live bytes of a class that are worth runs of the owner's own.
-const FILL_BYTES: u32 = SLICE as u32 / 2;
-/// Blocks taken in one stay that are.
-const FILL_STAY: u32 = 64;
+/// Blocks taken in one stay that are worth runs of the owner's own.
+pub(super) const FILL_STAY: i32 = 256;
 
 /// The slot of a block of `class`.
 #[inline(always)]
 fn slot_of(run: &Run, block: *mut u8, class: ClassIndex) -> SlotIndex {
-    class.row().slot_of(block.addr() - run.head.address())
-}
-
-/// Live blocks of a class that are worth runs of the owner's own.
-#[inline(always)]
-fn fill_blocks(class: ClassIndex) -> i16 {
-    const FILL: [i16; CLASSES] = {
-        let mut blocks = [0; CLASSES];
-        let mut class = 0;
-        while class < CLASSES {
-            blocks[class] = (FILL_BYTES / TABLE[class].size) as i16;
-            class += 1;
-        }
-        blocks
+    let row = class.row();
+    let start = if row.slices == 1 {
+        // Runs of one slice are the most, and need not be looked at.
+        block.addr() & !(SLICE - 1)
+    } else {
+        run.head.address()
     };
-    FILL[class.index()]
+    row.slot_of(block.addr() - start)
 }
-
-const_assert!(FILL_BYTES / TABLE[0].size < i16::MAX as u32);
 
 impl Arena {
     /// A block of `class` for an owner that has no runs of its own for it, if everything is at
-    /// hand: the path of those who take turns.
+    /// hand: the path of those who take turns. Classes whose runs have several slices pass it by.
     ///
     /// # Safety
     /// The caller has this arena.
     #[inline(always)]
     pub(super) unsafe fn take_few(&self, class: ClassIndex) -> Option<NonNull<u8>> {
         let ledger = self.current();
-        let mixed = self.mixed()?;
-        if ledger.few(class) >= fill_blocks(class) || ledger.fills(class) {
-            return None;
-        }
+        let bin = self.mixed()?.bin(class);
         // SAFETY: the current run is in a list of these bins, or the empty run.
-        let run = unsafe { &*mixed.bin(class).current() };
+        let run = unsafe { &*bin.current() };
         let side = run.side()?;
-        if run.free.get().is_null()
-            || self.stay() > FILL_STAY
-            || !ledger.charge_at_hand(class.row().size as usize)
-        {
+        if run.free.get().is_null() || class.row().slices != 1 {
             return None;
         }
+        if ledger.fills(class) || !self.stays_on() || !ledger.try_book_few_allocated(class) {
+            return None;
+        }
+        bin.allocated.bump();
         // SAFETY: the caller's promise; the array is the run's.
         unsafe {
             let block = run.take_first()?;
             let slot = slot_of(run, block.as_ptr(), class);
             side.as_ref().set_tag(slot, ledger.tag());
-            ledger.book_few_allocated(class);
-            mixed.bin(class).allocated.bump();
             Some(block)
         }
+    }
+
+    /// The same, after the owner's bound was raised if that is what it takes.
+    ///
+    /// # Safety
+    /// As there.
+    pub(super) unsafe fn take_few_charged(&self, class: ClassIndex) -> Option<NonNull<u8>> {
+        let ledger = self.current();
+        // SAFETY: the current run is in a list of these bins, or the empty run.
+        let run = unsafe { &*self.mixed()?.bin(class).current() };
+        let is_at_hand = !run.free.get().is_null() && class.row().slices == 1;
+        if !is_at_hand || ledger.fills(class) || !ledger.has_room(class) {
+            return None;
+        }
+        ledger.charge_ahead(class.row().size as usize, self.is_fallible())?;
+        // SAFETY: the caller's promise.
+        let taken = unsafe { self.take_few(class) };
+        if taken.is_none() {
+            ledger.keep_slack_bounded(0);
+        }
+        taken
     }
 
     /// The same, whatever it takes.
@@ -90,7 +93,7 @@ impl Arena {
         ledger: &'static Ledger,
     ) -> Result<Slot, AllocFailure> {
         let has_runs = || ledger.bins().is_some_and(|bins| bins.has_runs(class));
-        if self.stay() > FILL_STAY || ledger.few(class) >= fill_blocks(class) || has_runs() {
+        if !self.stays_on() || !ledger.has_room(class) || has_runs() {
             let bins = self.bins_of(ledger).ok_or(AllocFailure::Metadata)?;
             bins.set_fills(class, true);
             return self.take_filled(class, bins);
@@ -141,30 +144,34 @@ impl Arena {
     /// nothing changed, otherwise.
     ///
     /// # Safety
-    /// The caller has this arena; the block is of that class and alive, its run in these bins,
-    /// which are the arena's.
+    /// The caller has this arena; the block is of that class and alive, its run a mixed one of the
+    /// arena's.
     #[inline(always)]
     pub(super) unsafe fn book_few_freed(
         &self,
-        bins: &Bins,
         run: &Run,
         block: *mut u8,
         class: ClassIndex,
     ) -> bool {
-        let Some(side) = run.side().filter(|_| bins.is_mixed()) else {
-            return false;
-        };
+        // SAFETY: the caller's promise.
+        unsafe { self.ledger_of(run, block, class) }
+            .is_some_and(|ledger| ledger.try_book_few_freed(class))
+    }
+
+    /// The ledger here of the owner of a block of a mixed run.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn ledger_of(
+        &self,
+        run: &Run,
+        block: *mut u8,
+        class: ClassIndex,
+    ) -> Option<&'static Ledger> {
+        let side = run.side()?;
         // SAFETY: the array is the run's, which the block keeps alive.
-        let tag = unsafe { side.as_ref() }.tag(slot_of(run, block, class));
-        let Some(ledger) = self.ledgers.find(tag) else {
-            return false;
-        };
-        let size = class.row().size as usize;
-        if ledger.few(class) == i16::MIN || !ledger.uncharge_at_hand(size) {
-            return false;
-        }
-        ledger.book_few_freed(class);
-        bins.bin(class).freed.bump();
-        true
+        self.ledgers
+            .find(unsafe { side.as_ref() }.tag(slot_of(run, block, class)))
     }
 }

@@ -18,6 +18,8 @@ pub(crate) mod fast;
 pub(crate) mod large;
 #[cfg(not(loom))]
 pub(crate) mod ledger;
+#[cfg(not(loom))]
+mod ledgers;
 pub(crate) mod lent;
 #[cfg(not(loom))]
 pub(crate) mod life;
@@ -35,6 +37,8 @@ mod record;
 pub(crate) mod recount;
 #[cfg(not(loom))]
 pub(crate) mod requested;
+#[cfg(not(loom))]
+mod room;
 #[cfg(not(loom))]
 mod scopes;
 #[cfg(not(loom))]

@@ -1,9 +1,11 @@
 //! The record of an arena.
 
-use super::bins::Bins;
+use super::bins::{Bin, Bins};
 use super::counter::Counter;
 use super::fast;
-use super::ledger::{Ledger, Ledgers};
+use super::ledger::Ledger;
+use super::ledgers::Ledgers;
+use super::mixed::FILL_STAY;
 use super::orphans::Node;
 use super::queue::Queue;
 use super::scopes::Scopes;
@@ -12,7 +14,7 @@ use crate::extent::decay::DECAY;
 use crate::extent::places::Places;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
 use crate::pool::{AllocFailure, DEFAULT};
-use crate::run::descriptor::{Run, Slot};
+use crate::run::descriptor::{Run, Slot, TAGGED};
 use crate::units::{ClassIndex, OwnerTag};
 use core::cell::Cell;
 use core::ptr::{null, null_mut};
@@ -35,20 +37,24 @@ pub(crate) enum Life {
 pub(crate) struct Arena {
     /// Its place on the stack of orphans.
     pub(super) node: Node,
-    /// Bins of what no consumer claimed.
-    pub(crate) base: Bins,
-    /// Bins of runs whose slots have several owners, once there is one beside [`base`](Self::base).
-    mixed: AtomicPtr<Bins>,
-    /// The book of what no consumer claimed.
-    pub(crate) base_ledger: Ledger,
-    /// The books of consumers.
-    pub(crate) ledgers: Ledgers,
     /// The book of the owner whose scope the thread is in.
     pub(super) current: Cell<*const Ledger>,
+    /// Bins of runs whose slots have several owners, once there is one beside [`base`](Self::base).
+    mixed: AtomicPtr<Bins>,
+    /// The owner word of their runs.
+    mixed_word: Cell<usize>,
+    /// Blocks that the current owner may still take from mixed runs in this stay in its scope.
+    stay: Cell<i32>,
+    /// Calls of slow paths until the clock is read.
+    calls: Cell<u32>,
+    /// The books of consumers.
+    pub(crate) ledgers: Ledgers,
+    /// Bins of what no consumer claimed.
+    pub(crate) base: Bins,
+    /// The book of what no consumer claimed.
+    pub(crate) base_ledger: Ledger,
     /// The scopes that it is in.
     pub(super) scopes: Scopes,
-    /// Blocks that the current owner took from mixed runs since its scope was entered.
-    stay: Cell<u32>,
     /// The thread can take a refusal: hard limits hold.
     fallible: Cell<bool>,
     /// Unused runs that are kept for the next request, oldest first.
@@ -63,8 +69,6 @@ pub(crate) struct Arena {
     settling: AtomicBool,
     /// When what is kept was given back for want of memory, in milliseconds.
     pub(super) reclaimed: Cell<u64>,
-    /// Calls of slow paths.
-    calls: Cell<u32>,
     /// The number of the last call for a purge that was heeded.
     pub(super) purge_heeded: Cell<u64>,
     /// Large blocks and their bytes, by this thread.
@@ -91,6 +95,8 @@ unsafe impl Sync for Arena {}
 pub(super) const KEPT: usize = 8;
 /// Touched bytes of those runs at most.
 const KEPT_BYTES: usize = KEPT * crate::run::descriptor::WIDE;
+/// At every so many calls of slow paths the clock is read.
+const CALLS: u32 = 32;
 /// Counts the calls for a purge of everything, so that every thread heeds each once.
 pub(super) static PURGE_CALLS: AtomicU64 = AtomicU64::new(0);
 
@@ -100,11 +106,12 @@ impl Arena {
             node: Node::new(),
             base: Bins::new(),
             mixed: AtomicPtr::new(null_mut()),
+            mixed_word: Cell::new(0),
             base_ledger: Ledger::new(OwnerTag::UNATTRIBUTED),
             ledgers: Ledgers::new(),
             current: Cell::new(core::ptr::null()),
             scopes: Scopes::new(),
-            stay: Cell::new(0),
+            stay: Cell::new(FILL_STAY),
             fallible: Cell::new(false),
             unused: [const { Cell::new(core::ptr::null()) }; KEPT],
             places: Places::new(),
@@ -112,7 +119,7 @@ impl Arena {
             diverted: AtomicBool::new(false),
             settling: AtomicBool::new(false),
             reclaimed: Cell::new(0),
-            calls: Cell::new(0),
+            calls: Cell::new(CALLS),
             purge_heeded: Cell::new(0),
             large_allocated: [const { Counter::new() }; 2],
             large_freed: [const { Counter::new() }; 2],
@@ -183,16 +190,34 @@ impl Arena {
         let bins = Bins::make(self, null())?;
         self.mixed
             .store(core::ptr::from_ref(bins).cast_mut(), Ordering::Release);
+        self.mixed_word.set(bins.address() | TAGGED);
         Some(bins)
     }
 
-    /// Counts one more block that the current owner takes from mixed runs; how many it took since
-    /// its scope was entered.
-    #[inline]
-    pub(super) fn stay(&self) -> u32 {
-        let stay = self.stay.get().saturating_add(1);
-        self.stay.set(stay);
-        stay
+    /// Whether a run is a mixed one of this arena's, by its owner word.
+    #[inline(always)]
+    pub(super) fn is_mixed(&self, owner: usize) -> bool {
+        owner == self.mixed_word.get()
+    }
+
+    /// The bin of a class of these runs, of which there is one at least.
+    #[inline(always)]
+    pub(super) fn mixed_bin(&self, class: ClassIndex) -> &'static Bin {
+        // SAFETY: the owner word of a run is the address of its bins, which are never given up.
+        unsafe { &*core::ptr::with_exposed_provenance::<Bins>(self.mixed_word.get() & !TAGGED) }
+            .bin(class)
+    }
+
+    /// Counts one more block that the current owner takes from mixed runs; whether it took few
+    /// since its scope was entered.
+    #[inline(always)]
+    pub(super) fn stays_on(&self) -> bool {
+        let stay = self.stay.get() - 1;
+        let few = stay >= 0;
+        if few {
+            self.stay.set(stay);
+        }
+        few
     }
 
     /// Whether hard limits hold for the thread's requests.
@@ -209,7 +234,7 @@ impl Arena {
     #[inline(always)]
     pub(super) fn set_current(&self, ledger: &Ledger) {
         self.current.set(ledger);
-        self.stay.set(0);
+        self.stay.set(FILL_STAY);
         fast::current_bins::set(ledger.shown.get());
     }
 
@@ -286,9 +311,9 @@ impl Arena {
     /// Counts a call; whether it is time for a [`tick`](Self::tick).
     #[inline(always)]
     pub(super) fn counts_down(&self) -> bool {
-        let calls = self.calls.get().wrapping_add(1);
+        let calls = self.calls.get() - 1;
         self.calls.set(calls);
-        calls.is_multiple_of(32)
+        calls == 0
     }
 
     /// What is due now and then: looking through the runs, and the pool's decay.
@@ -296,6 +321,7 @@ impl Arena {
     #[inline(never)]
     pub(super) fn tick(&'static self) {
         let now = crate::os::clock::coarse_millis();
+        self.calls.set(CALLS);
         self.diverted.store(false, Relaxed);
         if self.settling.load(Relaxed) {
             self.settle_left_over();

@@ -1,7 +1,7 @@
 //! What the fast paths leave: a run without a free slot, a block of another owner, thread or run
 //! in a special state, a thread without an arena.
 
-use super::bins::Bins;
+use super::bins::{Bin, Bins};
 use super::fast::current_bins;
 use super::ledger::Ledger;
 use super::owners::Owner;
@@ -11,7 +11,6 @@ use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
 use crate::pool::AllocFailure;
 use crate::run::descriptor::{Run, TAGGED, run_of};
-use crate::run::remote::State;
 use crate::units::{ClassIndex, OwnerTag};
 use core::ptr::{NonNull, null_mut};
 
@@ -38,9 +37,14 @@ pub(super) fn publish(arena: &Arena) {
 /// A block of `class` for an owner that shares runs, if everything is at hand. Calls nothing.
 #[inline(always)]
 pub(crate) fn allocate_few(class: ClassIndex) -> Option<*mut u8> {
-    let arena = life::own().filter(|_| !config::junk())?;
     // SAFETY: the arena is this thread's.
-    unsafe { arena.take_few(class) }.map(NonNull::as_ptr)
+    unsafe { life::near()?.take_few(class) }.map(NonNull::as_ptr)
+}
+
+/// The same, if all that is not at hand is room in the owner's bound.
+pub(crate) fn allocate_few_charged(class: ClassIndex) -> Option<*mut u8> {
+    // SAFETY: the arena is this thread's.
+    unsafe { life::near()?.take_few_charged(class) }.map(NonNull::as_ptr)
 }
 
 /// A block of `class`, through the slow path.
@@ -86,44 +90,107 @@ fn junk(block: *mut u8, class: ClassIndex, byte: u8) {
     unsafe { block.write_bytes(byte, size) };
 }
 
-/// Takes back a block that the fast path leaves: another owner's, in a run of this thread's, or
-/// else one for [`deallocate_anywhere`]. Calls nothing but at its end, so that it needs no stack.
+/// Takes back a block that the fast path leaves. Calls nothing but at its end, so that it needs no
+/// stack.
 ///
 /// # Safety
 /// As for [`super::fast::deallocate`].
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
-    // SAFETY: the caller's promise; bins are never given up.
+    // SAFETY: the caller's promise.
     unsafe {
-        let Some(arena) = life::own().filter(|_| !config::junk()) else {
+        let Some(arena) = life::near() else {
             return deallocate_anywhere(block, class);
         };
         let run = &*run_of(block, class);
+        if !arena.is_mixed(run.owner.load(Relaxed)) || class.row().slices != 1 {
+            return deallocate_near(block, class, run, arena);
+        }
+        if !arena.book_few_freed(run, block, class) {
+            return deallocate_uncharged(block, class, arena);
+        }
+        put_back(arena, arena.mixed_bin(class), run, block);
+    }
+}
+
+/// The same where the run is not a mixed one of the thread's: another owner's of its runs, or else
+/// a block for [`deallocate_anywhere`].
+///
+/// # Safety
+/// As there; the run is the block's, the arena the thread's.
+#[inline(never)]
+unsafe fn deallocate_near(block: *mut u8, class: ClassIndex, run: &Run, arena: &'static Arena) {
+    // SAFETY: the caller's promise; bins are never given up.
+    unsafe {
         let word = run.owner.load(Relaxed);
         let bins = &*core::ptr::with_exposed_provenance::<Bins>(word & !TAGGED);
-        // A run that is full may have to be taken up again.
-        let may_be_full = run.free.get().is_null() && run.remote.state() != State::Owned;
-        if !core::ptr::eq(bins.arena.get(), arena) || may_be_full {
+        if word & TAGGED != 0 || !core::ptr::eq(bins.arena.get(), arena) {
             return deallocate_anywhere(block, class);
         }
-        if word & TAGGED == 0 {
-            bins.bin(class).freed.bump();
-        } else if !arena.book_few_freed(bins, run, block, class) {
-            return deallocate_anywhere(block, class);
+        put_back(arena, bins.bin(class), run, block);
+    }
+}
+
+/// Counts a block of a run of this arena's as freed, and puts it on the run's free list.
+///
+/// # Safety
+/// The block is of that run, alive, and not used any more; the run is that bin's.
+#[inline(always)]
+unsafe fn put_back(arena: &'static Arena, bin: &Bin, run: &Run, block: *mut u8) {
+    bin.freed.bump();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if run.free.get().is_null() {
+            // A run that is full is taken up again.
+            return deallocate_counted(arena, run, block);
         }
         run.put_slot(block);
-        let bin = bins.bin(class);
         let this = core::ptr::from_ref(run).cast_mut();
         if run.surplus.get() >= 0 {
             bin.set_current(this);
         } else if run.is_watched() && (run.is_wide() || bin.current() != this) {
             return arena.look_at(run);
         }
-        if arena.counts_down() {
-            arena.tick();
-        }
     }
+    if arena.counts_down() {
+        arena.tick();
+    }
+}
+
+/// Takes back a block of a mixed run of this arena's whose owner's bound may have to be lowered.
+///
+/// # Safety
+/// As for [`super::fast::deallocate`], and as said.
+#[cold]
+#[inline(never)]
+unsafe fn deallocate_uncharged(block: *mut u8, class: ClassIndex, arena: &'static Arena) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let run = &*run_of(block, class);
+        if let Some(ledger) = arena.ledger_of(run, block, class) {
+            ledger.keep_slack_bounded(class.row().size as usize);
+        }
+        if !arena.book_few_freed(run, block, class) {
+            return deallocate_anywhere(block, class);
+        }
+        arena.mixed_bin(class).freed.bump();
+        deallocate_counted(arena, run, block);
+    }
+}
+
+/// Takes back a block of a run of this arena's that was counted.
+///
+/// # Safety
+/// As for [`free_here`].
+#[inline(never)]
+unsafe fn deallocate_counted(arena: &'static Arena, run: &Run, block: *mut u8) {
+    // SAFETY: the caller's promise; bins are never given up.
+    unsafe {
+        let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
+        free_here(arena, bins, run, block);
+    }
+    arena.tick_now_and_then();
 }
 
 /// Takes a block back, whosever it is.

@@ -33,14 +33,14 @@ pub(crate) struct Run {
     pub(crate) next: Cell<*mut Run>,
     /// The previous one.
     pub(crate) prev: Cell<*mut Run>,
-    /// Units that are extended.
-    extended: AtomicU64,
+    /// Tags by slot, for a run whose blocks have several owners.
+    side: AtomicPtr<Side>,
     /// Blocks that other threads freed.
     pub(crate) remote: Remote,
     /// The next run in the queue of runs that were notified.
     pub(crate) notified_next: AtomicPtr<Run>,
-    /// Tags by slot, for a run whose blocks have several owners.
-    side: AtomicPtr<Side>,
+    /// Units that are extended.
+    extended: AtomicU64,
     /// From this many slots that are not the owner's to give on the run is worth filling up again.
     dense: Cell<i32>,
     /// Slots that are available.
