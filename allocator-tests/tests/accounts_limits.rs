@@ -93,6 +93,25 @@ fn a_limit_above_holds_for_all_below() {
     assert!(third.len() <= 10, "{}", third.len());
 }
 
+/// What a thread freed of blocks in shared runs is not kept for it, but for 16 KiB.
+#[test]
+fn what_one_thread_freed_another_can_have() {
+    let consumer = Consumer::new("light");
+    let blocks: Vec<_> = (0..120)
+        .map(|n| consumer.run(|| buffer(48 * (1 + n % 40))))
+        .collect();
+    assert!(consumer.usage().live_bytes > 100 << 10);
+    drop(blocks);
+    assert_eq!(consumer.usage().live_bytes, 0);
+    consumer.set_limits(Limits::none().hard(64 << 10));
+    let kept = thread::scope(|scope| {
+        let all = || boxes_until_refused(&consumer, 1_000, 1_000).len();
+        scope.spawn(all).join().expect("it is fine")
+    });
+    // This thread's 16 KiB and the other's are not to be had.
+    assert!(kept * 1_024 > 30 << 10, "{kept} blocks");
+}
+
 /// Together they never pass the limit, by however many threads they ask.
 #[test]
 fn threads_together_do_not_overshoot() {
