@@ -157,6 +157,39 @@ fn children_keep_their_parents() {
 }
 
 #[test]
+fn a_report_has_the_largest_first_and_children_below_their_parents() {
+    let small = Consumer::new("in order: small");
+    let large = Consumer::new("in order: large");
+    let children = [("first", 10), ("second", 20)].map(|(name, thousands)| {
+        let child = large.child(format!("in order: {name}"));
+        let held: Vec<u8> = child.run(|| black_box(Vec::with_capacity(thousands * 1_000)));
+        (child, held)
+    });
+    let held: Vec<u8> = small.run(|| black_box(Vec::with_capacity(25_000)));
+    let text = bursar::report().to_string();
+    let rows: Vec<&str> = text
+        .lines()
+        .filter(|row| row.contains("in order: "))
+        .collect();
+    let names: Vec<&str> = rows
+        .iter()
+        .map(|row| row.split("%  ").nth(1).expect("a share, then the name"))
+        .collect();
+    let wanted = [
+        format!("in order: large (#{})", large.id()),
+        format!("  in order: second (#{})", children[1].0.id()),
+        format!("  in order: first (#{})", children[0].0.id()),
+        format!("in order: small (#{})", small.id()),
+    ];
+    assert_eq!(names, wanted, "{text}");
+    let columns: Vec<&str> = rows[0].split_whitespace().take(5).collect();
+    let usage = large.usage();
+    let below = usage.subtree_live_bytes.to_string();
+    assert_eq!(columns[..2], ["0", below.as_str()], "{}", rows[0]);
+    drop(held);
+}
+
+#[test]
 fn the_departed_are_listed_until_their_last_byte_is_gone() {
     let consumer = Consumer::new("departed");
     let id = consumer.id();
