@@ -7,6 +7,8 @@ pub use crate::arena::trim::BackgroundError;
 pub use crate::check::{CheckReport, Violation, check};
 pub use crate::facade::Bursar;
 pub use crate::pool::AllocFailure;
+pub use crate::pool::{PoolConfig, PoolExcerpt, PoolField};
+pub use crate::pool::{PoolSpec, PoolSpecError, PoolSpecMessage, PoolValue};
 pub use crate::stats::{ArenaStats, ClassStats, Stats};
 
 use core::alloc::Layout;

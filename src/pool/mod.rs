@@ -11,8 +11,18 @@ pub(crate) mod metadata;
 pub(crate) mod region;
 #[cfg(not(loom))]
 pub(crate) mod router;
+#[cfg(not(loom))]
+pub(crate) mod spec;
+#[cfg(not(loom))]
+mod spec_error;
+#[cfg(all(test, not(loom)))]
+mod spec_tests;
 
 #[cfg(not(loom))]
 pub use growing::AllocFailure;
 #[cfg(not(loom))]
 pub(crate) use growing::{DEFAULT, Pool, page_rounded};
+#[cfg(not(loom))]
+pub use spec::{PoolConfig, PoolSpec};
+#[cfg(not(loom))]
+pub use spec_error::{PoolExcerpt, PoolField, PoolSpecError, PoolSpecMessage, PoolValue};
