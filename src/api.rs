@@ -6,6 +6,8 @@ pub use crate::arena::trim::BackgroundError;
 #[cfg(feature = "check")]
 pub use crate::check::{CheckReport, Violation, check};
 pub use crate::facade::Bursar;
+#[cfg(feature = "mbuf")]
+pub use crate::mbuf::*;
 pub use crate::pool::AllocFailure;
 pub use crate::pool::{PoolConfig, PoolExcerpt, PoolField};
 pub use crate::pool::{PoolSpec, PoolSpecError, PoolSpecMessage, PoolValue};

@@ -24,8 +24,8 @@
 //! # }
 //! ```
 //!
-//! Features: `accounts` (default) is consumers and all that belongs to them; `stream` wraps
-//! streams, `serde` makes snapshots and reports serialisable, `requested` counts the bytes that
+//! Features: `accounts` (default) is consumers and all that belongs to them; `mbuf` (default) is
+//! message buffers in memory that processes share; `stream` wraps streams, `serde` makes snapshots and reports serialisable, `requested` counts the bytes that
 //! were asked for, `check` verifies every structure, `fault-injection` makes system calls fail.
 //!
 //! The layers, each of which uses only those below it:
@@ -33,6 +33,7 @@
 //! | layer | what it owns |
 //! |---|---|
 //! | `facade`, `stats`, `check` | the `GlobalAlloc` type, snapshots, verification |
+//! | `mbuf` | message buffers that processes share; apart from the heap |
 //! | `account` | consumers, scopes, reservations, budgets, reports |
 //! | `arena` | one a thread: bins, the fast paths, books by owner, adoption at thread exit |
 //! | `run` | runs of slots: free lists, frees from other threads, owner tags |
@@ -55,6 +56,12 @@ mod account;
 #[cfg(loom)]
 #[path = "account/presence.rs"]
 mod presence;
+
+#[cfg(all(feature = "mbuf", not(loom)))]
+mod mbuf;
+#[cfg(loom)]
+#[path = "mbuf/lock.rs"]
+mod mbuf_lock;
 
 mod arena;
 mod extent;

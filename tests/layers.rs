@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// From the lowest up. Files at the top of `src` that are not listed belong to the facade.
-const LAYERS: [&str; 6] = ["os", "pool", "extent", "run", "arena", "account"];
+const LAYERS: [&str; 7] = ["os", "pool", "extent", "run", "arena", "account", "mbuf"];
 /// Leaves, which every layer may use.
 const LEAVES: [&str; 3] = ["units", "class", "config"];
 

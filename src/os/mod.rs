@@ -13,6 +13,8 @@ pub(crate) mod fork;
 pub(crate) mod lock;
 #[cfg(not(loom))]
 pub(crate) mod map;
+#[cfg(all(feature = "mbuf", not(loom)))]
+pub(crate) mod memfd;
 #[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]
