@@ -23,6 +23,8 @@
 //! | `tests/accounts_limits.rs` | limits on real bytes, refusals, pressure |
 //! | `tests/reservations.rs`, `tests/budgets.rs` | the protocol of reservations; what each budget admits and refuses, under contention |
 //! | `tests/reclaim.rs`, `tests/tracking.rs` | asking the largest holders to free; peaks and finished consumers |
+//! | `tests/mbuf.rs` | message buffers: routing, the acceptance scenario, sizes at their edges |
+//! | `tests/mbuf_processes.rs` | message buffers between processes: passing on, limits, death at any moment, forged handles, memory that is scribbled over |
 //! | `tests/statistics.rs` | `stats()`: the parts and the whole, and both against the truth |
 //!
 //! What must fork, run under a limit or be looked at from outside is a
@@ -42,6 +44,7 @@ pub mod accounts;
 pub mod blocks;
 pub mod charges;
 pub mod memory;
+pub mod messages;
 pub mod pattern;
 pub mod process;
 pub mod scenarios;

@@ -6,9 +6,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, alarm, fork};
+use nix::unistd::{ForkResult, Pid, alarm, fork};
 
 /// How long a scenario may take unless it says otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -123,24 +123,71 @@ pub enum Fate {
     Killed(Signal),
 }
 
+/// A forked child. One that is not waited for is killed.
+pub struct Child {
+    pid: Pid,
+    is_waited_for: bool,
+}
+
+impl Child {
+    /// Forks; the child runs `work` and ends without the parent's exit handlers, after
+    /// `patience` at the latest.
+    ///
+    /// # Panics
+    /// If there can be no further process.
+    pub fn start(patience: Duration, work: impl FnOnce()) -> Self {
+        // SAFETY: what the child may do after a fork of a program with threads is
+        // the subject of the tests; nothing in it relies on another thread.
+        match unsafe { fork() }.expect("there can be another process") {
+            ForkResult::Child => {
+                alarm::set(patience.as_secs().try_into().unwrap_or(u32::MAX));
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                // SAFETY: ends the process at once.
+                unsafe { libc::_exit(i32::from(result.is_err())) }
+            }
+            ForkResult::Parent { child } => Self {
+                pid: child,
+                is_waited_for: false,
+            },
+        }
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it is no more.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid, signal).expect("it is our child, and not waited for");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it is no more.
+    pub fn wait(mut self) -> Fate {
+        self.is_waited_for = true;
+        match waitpid(self.pid, None).expect("it is our child") {
+            WaitStatus::Exited(_, 0) => Fate::Fine,
+            WaitStatus::Signaled(_, signal, _) => Fate::Killed(signal),
+            _ => Fate::Panicked,
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.is_waited_for {
+            // It may be gone already; then there is nothing to do.
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = waitpid(self.pid, None);
+        }
+    }
+}
+
 /// Forks; the child runs `work` and ends without the parent's exit handlers.
 ///
 /// # Panics
 /// If there can be no further process.
 pub fn in_child(work: impl FnOnce()) -> Fate {
-    // SAFETY: what the child may do after a fork of a program with threads is
-    // the subject of the tests; nothing in it relies on another thread.
-    match unsafe { fork() }.expect("there can be another process") {
-        ForkResult::Child => {
-            alarm::set(30);
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-            // SAFETY: ends the process at once.
-            unsafe { libc::_exit(i32::from(result.is_err())) }
-        }
-        ForkResult::Parent { child } => match waitpid(child, None).expect("it is our child") {
-            WaitStatus::Exited(_, 0) => Fate::Fine,
-            WaitStatus::Signaled(_, signal, _) => Fate::Killed(signal),
-            _ => Fate::Panicked,
-        },
-    }
+    Child::start(Duration::from_secs(30), work).wait()
 }

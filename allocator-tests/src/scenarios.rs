@@ -17,6 +17,7 @@ pub mod exits;
 pub mod faults;
 pub mod forks;
 pub mod limits;
+pub mod mbufs;
 pub mod purging;
 pub mod settings;
 pub mod statistics;
@@ -94,7 +95,7 @@ impl Arguments {
 
 type Run = fn(&Host, &Arguments);
 
-const ALL: [&[(&str, Run)]; 11] = [
+const ALL: [&[(&str, Run)]; 12] = [
     account_faults::ALL,
     account_forks::ALL,
     accounts::ALL,
@@ -102,6 +103,7 @@ const ALL: [&[(&str, Run)]; 11] = [
     faults::ALL,
     forks::ALL,
     limits::ALL,
+    mbufs::ALL,
     purging::ALL,
     settings::ALL,
     statistics::ALL,

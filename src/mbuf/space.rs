@@ -61,7 +61,11 @@ impl Free {
             }
             run += u64::from(free.trailing_ones());
             first.get_or_insert(index as u64 * 64 + u64::from(free.trailing_ones()));
-            longest = run.max(longest).max(bits::longest(free).into());
+            longest = run.max(longest);
+            // Most words are all used, or have less free than was found already.
+            if u64::from(free.count_ones()) > longest {
+                longest = longest.max(bits::longest(free).into());
+            }
             run = free.leading_ones().into();
         }
         Free {
