@@ -71,6 +71,11 @@ impl Board {
         &self.words[HANDLES * HANDLE_WORDS + index % PEERS]
     }
 
+    /// Whether the `count` first processes are at work.
+    pub fn are_here(&self, count: usize) -> bool {
+        (0..count).all(|index| self.peer(index).load(Ordering::Relaxed) != 0)
+    }
+
     fn stop_word(&self) -> &AtomicU64 {
         &self.words[HANDLES * HANDLE_WORDS + PEERS]
     }

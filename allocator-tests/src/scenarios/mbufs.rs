@@ -192,7 +192,9 @@ fn scribbled(_: &Host, arguments: &Arguments) {
             })
         })
         .collect();
-    sleep(Duration::from_millis(20));
+    while !board.are_here(2) {
+        sleep(Duration::from_millis(1));
+    }
     let scribbler = Child::start(PATIENCE, || scribble(pools.fd(), board, seed));
     sleep(Duration::from_millis(500));
     let _ = pools.repair();
