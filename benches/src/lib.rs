@@ -6,6 +6,8 @@
 //! | the same under criterion, with its history | `cargo bench -p bursar-benches --bench micro` | 15 minutes |
 //! | what do whole programs gain? | `cargo programs` | 20 minutes, as much again to build |
 //! | what do accounts cost, and are they exact? | `cargo run --profile bench -p bursar-benches --bin accounts` | half an hour; see [`accounts`] |
+//! | what do shared messages gain over copied ones? | `cargo run --profile bench -p bursar-benches --bin mbuf` | a minute; see [`messages`] |
+//! | what does a second pool gain? | `cargo run --profile bench -p bursar-benches --bin pools` | some seconds; see [`pools`] |
 //! | what stays resident? | `cargo run --profile bench -p bursar-benches --bin fragmentation` | see [`fragmentation`] |
 //!
 //! All run from anywhere in the workspace, whose `.cargo/config.toml` holds
@@ -45,8 +47,12 @@ pub mod accounts;
 pub mod books;
 pub mod fragmentation;
 pub mod interleave;
+#[cfg(feature = "mbuf")]
+pub mod messages;
 pub mod micro;
 pub mod peers;
+#[cfg(feature = "mbuf")]
+pub mod pools;
 pub mod programs;
 pub mod remote;
 pub mod report;
