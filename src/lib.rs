@@ -25,8 +25,9 @@
 //! ```
 //!
 //! Features: `accounts` (default) is consumers and all that belongs to them; `mbuf` (default) is
-//! message buffers in memory that processes share; `stream` wraps streams, `serde` makes snapshots and reports serialisable, `requested` counts the bytes that
-//! were asked for, `check` verifies every structure, `fault-injection` makes system calls fail.
+//! message buffers in memory that processes share; `stream` wraps streams, `serde` makes snapshots
+//! and reports serialisable, `requested` counts the bytes that were asked for, `check` verifies
+//! every structure, `fault-injection` makes system calls fail.
 //!
 //! The layers, each of which uses only those below it:
 //!
