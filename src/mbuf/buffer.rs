@@ -175,6 +175,7 @@ impl Mbuf {
     /// The buffer comes back, with [`Shared`](MbufError::Shared) if others hold it,
     /// [`PeerGone`](MbufError::PeerGone), [`Stalled`](MbufError::Stalled),
     /// [`Damaged`](MbufError::Damaged), [`Forked`](MbufError::Forked).
+    #[must_use = "the receiver holds the buffer, and can open it by this handle only"]
     pub fn export_to(self, peer: Peer) -> Result<MbufHandle, (Mbuf, MbufError)> {
         let hold = &*self.hold;
         if Arc::strong_count(&self.hold) != 1 {

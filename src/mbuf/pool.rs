@@ -143,6 +143,10 @@ impl Locked<'_> {
         }
         let mut generation = handle.generation;
         let flight = fields[descriptor::FLIGHT].load(Relaxed);
+        if handle.to == 0 && flight != 0 {
+            // Handed over: not to be opened by a handle that is for anybody.
+            return Err(MbufError::Stale { handle });
+        }
         if handle.to != 0 {
             let is_here = flight != 0 && self.has_holder(start, me);
             if !is_here || self.private.held.contains_key(&start) {

@@ -59,7 +59,7 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-fn write_head(words: &[AtomicU64], spec: &PoolSpec, is_strict: bool) {
+pub(super) fn write_head(words: &[AtomicU64], spec: &PoolSpec, is_strict: bool) {
     let store = |index: usize, value: u64| words[index].store(value, Ordering::Relaxed);
     for (index, pool) in spec.pools().enumerate() {
         store(head::TABLE + 2 * index, pool.size);

@@ -291,6 +291,12 @@ mod tests {
         }
         let socket = UnixStream::pair().unwrap().0;
         assert_eq!(sealed_len(socket.as_fd()), Ok(None));
+        // SAFETY: the name is terminated; the descriptor is new.
+        let unsealed = unsafe {
+            let fd = libc::memfd_create(c"test".as_ptr(), libc::MFD_ALLOW_SEALING);
+            OwnedFd::from_raw_fd(fd)
+        };
+        assert_eq!(sealed_len(unsealed.as_fd()), Ok(None));
     }
 
     #[test]

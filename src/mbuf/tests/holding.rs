@@ -83,7 +83,14 @@ fn what_is_handed_over_is_the_receivers_alone() {
     );
     let refused = Mbuf::open(&c, handle).unwrap_err();
     assert_eq!(refused, MbufError::NotForThisProcess { handle });
+    // The same for anybody, before and after it is opened.
+    let mut forged = handle;
+    forged.to = 0;
+    let stale = MbufError::Stale { handle: forged };
+    assert_eq!(Mbuf::open(&c, forged).unwrap_err(), stale);
+    assert_eq!(Mbuf::open(&b, forged).unwrap_err(), stale);
     let mut second = Mbuf::open(&b, handle).unwrap();
+    assert_eq!(Mbuf::open(&c, forged).unwrap_err(), stale);
     assert_eq!(second.data().to_vec(), [3; 100]);
     second.exclusive().unwrap().data().fill(4);
     assert_eq!(

@@ -3,6 +3,8 @@
 use super::{MIB, attach, pools, used};
 use crate::mbuf::layout::{GRANULE, counts, descriptor, head};
 use crate::mbuf::locked::Locked;
+use crate::mbuf::memory::Memory;
+use crate::mbuf::set::write_head;
 use crate::mbuf::{Mbuf, MbufError, MbufPools};
 use crate::os::sync::Ordering::Relaxed;
 use std::vec::Vec;
@@ -125,6 +127,32 @@ fn place_back(a: &MbufPools, word: usize, value: u64) {
     locked.set_start(0, true);
     drop(locked);
     a.repair().unwrap();
+}
+
+#[test]
+fn what_this_process_holds_is_not_settled() {
+    let a = pools("65536");
+    let held = Mbuf::new(&a, 3000).unwrap();
+    let gone = attach(&a).me();
+    let locked = Locked::new(&a.0, 0).unwrap();
+    locked.descriptor(0)[descriptor::FLIGHT].store(gone.to_bits(), Relaxed);
+    drop(locked);
+    assert_eq!(a.settle(gone), Ok(0));
+    assert_eq!(used(&a), 4096);
+    drop(held);
+    assert_eq!(used(&a), 0);
+}
+
+#[test]
+fn a_file_that_is_longer_than_its_pools_is_refused() {
+    let a = pools("1048576");
+    let spec = a.spec();
+    for (more, is_taken) in [(0, true), (1 << 16, false)] {
+        let memory = Memory::new(a.0.layout.len + more).unwrap();
+        write_head(memory.words(a.0.layout.head), spec, false);
+        let file = memory.file().try_clone_to_owned().unwrap();
+        assert_eq!(MbufPools::attach(file).is_ok(), is_taken);
+    }
 }
 
 #[test]
