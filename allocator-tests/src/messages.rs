@@ -302,7 +302,10 @@ pub fn scribble(file: BorrowedFd<'_>, board: Board, seed: u64) {
         } else {
             words.len()
         };
-        let at = rng.random_range(0..end);
+        // Where something is, mostly.
+        let mut places = std::iter::repeat_with(|| rng.random_range(0..end)).take(8);
+        let is_used = |&at: &usize| words[at].load(Ordering::Relaxed) != 0;
+        let at = places.find(is_used).unwrap_or(0);
         let value = match rng.random_range(0..6) {
             0 => rng.next_u64(),
             1 => rng.random_range(0..5000),

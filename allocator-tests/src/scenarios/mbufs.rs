@@ -149,7 +149,8 @@ fn crowd(_: &Host, _: &Arguments) {
 /// Processes are killed at random moments and replaced, while others go on.
 fn kill(_: &Host, arguments: &Arguments) {
     let mut rng = SmallRng::seed_from_u64(arguments.number(0));
-    let pools = pools("400000,100000:3000");
+    // Seldom full, so that processes allocate and free rather than wait.
+    let pools = pools("8000000,1000000:3000");
     let board = Board::new();
     let worker = |index: usize| {
         start(&pools, move |pools| {
