@@ -415,6 +415,24 @@ fn tasks_share_a_budget_and_the_largest_spills_first() {
 }
 
 #[test]
+fn what_the_sum_refuses_is_not_declared_within_the_task_either() {
+    let all: Arc<dyn Budget> = Arc::new(Greedy::new(100));
+    let begin = |name| MemoryManager::builder(name).budget(&all).limit(60).begin();
+    let (first, second) = (begin("first"), begin("second"));
+    let (held, asking) = (first.reservation("held"), second.reservation("asking"));
+    held.try_grow(60).unwrap();
+    let refused = asking.try_grow(50).unwrap_err();
+    assert_eq!(
+        (refused.left, refused.limit, refused.consumer_id),
+        (40, Some(100), second.id())
+    );
+    assert_eq!((asking.size(), all.reserved()), (0, 60));
+    held.free();
+    asking.try_grow(60).unwrap();
+    assert_eq!(asking.try_grow(1).unwrap_err().limit, Some(60));
+}
+
+#[test]
 fn under_contention_the_sum_is_never_exceeded() {
     let all: Arc<dyn Budget> = Arc::new(Greedy::new(10_000));
     let over = Arc::new(AtomicBool::new(false));
