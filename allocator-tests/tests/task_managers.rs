@@ -433,6 +433,28 @@ fn what_the_sum_refuses_is_not_declared_within_the_task_either() {
 }
 
 #[test]
+fn a_task_that_is_short_asks_its_own_consumers_where_no_other_task_can_give() {
+    struct Cache(Arc<bursar::Lent<TaskReservation<'static>>>);
+    impl Reclaim for Cache {
+        fn reclaim(&self, _: u64) -> u64 {
+            self.0.with(|reservation| reservation.free()).unwrap_or(0)
+        }
+    }
+    let all: Arc<dyn Budget> = Arc::new(Greedy::new(100));
+    let task = MemoryManager::builder("alone").budget(&all).begin();
+    let held = Arc::new(task.handle().spilling_reservation("cache").unwrap());
+    let cache = Arc::new(Cache(Arc::clone(&held)));
+    held.with(|reservation| {
+        reservation.on_shortage(&cache);
+        reservation.try_grow(60)
+    })
+    .unwrap()
+    .unwrap();
+    task.reservation("rows").try_grow(60).unwrap();
+    assert_eq!(held.with(|reservation| reservation.size()), Ok(0));
+}
+
+#[test]
 fn under_contention_the_sum_is_never_exceeded() {
     let all: Arc<dyn Budget> = Arc::new(Greedy::new(10_000));
     let over = Arc::new(AtomicBool::new(false));
