@@ -8,10 +8,17 @@ pub use crate::check::{CheckReport, Violation, check};
 pub use crate::facade::Bursar;
 #[cfg(feature = "mbuf")]
 pub use crate::mbuf::*;
-pub use crate::pool::AllocFailure;
+pub use crate::pool::{AllocFailure, Backing, PoolError};
+pub use crate::pool::{ByOwner, BySize, Chain, Growing};
 pub use crate::pool::{PoolConfig, PoolExcerpt, PoolField};
+pub use crate::pool::{PoolId, PoolOrder, PoolRequest, Router};
 pub use crate::pool::{PoolSpec, PoolSpecError, PoolSpecMessage, PoolValue};
+#[cfg(feature = "allocator-api2")]
+pub use crate::pools::PoolAllocator;
+pub use crate::pools::{Pool, PoolBuilder, PoolStats, Pools, pools};
 pub use crate::stats::{ArenaStats, ClassStats, Stats};
+
+pub use crate::units::OwnerTag;
 
 use core::alloc::Layout;
 

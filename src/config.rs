@@ -2,15 +2,16 @@
 //! setting changes is told by those who read it, once, at the first allocation.
 
 use crate::os::lock::Lock;
-use crate::os::process::{Line, environment};
+use crate::os::process::{Line, end_with, environment};
 use crate::os::sync::{AtomicBool, Ordering::Relaxed};
-use core::fmt::Write;
+use crate::pool::{Backing, PoolSpec, PoolSpecError, Router};
+use core::fmt::{self, Write};
 
 /// The decay time where no setting says otherwise, in milliseconds.
 pub(crate) const DECAY_MILLIS: u64 = 500;
 
 /// All settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) struct Settings {
     /// Milliseconds after which what was freed has been given back; `u64::MAX` for never.
     pub(crate) decay_ms: u64,
@@ -24,6 +25,31 @@ pub(crate) struct Settings {
     pub(crate) junk: bool,
     /// Bytes of a region; 0 for as much as an address allows.
     pub(crate) region_bytes: usize,
+    /// Refuse what the first pool that admits it does not serve.
+    pub(crate) strict_pools: bool,
+    /// Which pools there are to be; none for the growing one alone.
+    pub(crate) pools: Option<&'static str>,
+    /// What the pools are made of, as far as it goes; the rest is of ordinary memory.
+    pub(crate) backings: &'static [Backing<'static>],
+    /// The program's router.
+    pub(crate) router: Option<&'static dyn Router>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("decay_ms", &self.decay_ms)
+            .field("background", &self.background)
+            .field("huge_pages", &self.huge_pages)
+            .field("stats_at_exit", &self.stats_at_exit)
+            .field("junk", &self.junk)
+            .field("region_bytes", &self.region_bytes)
+            .field("strict_pools", &self.strict_pools)
+            .field("pools", &self.pools)
+            .field("backings", &self.backings)
+            .field("router", &self.router.is_some())
+            .finish()
+    }
 }
 
 impl Settings {
@@ -35,6 +61,10 @@ impl Settings {
             stats_at_exit: false,
             junk: false,
             region_bytes: 0,
+            strict_pools: false,
+            pools: None,
+            backings: &[],
+            router: None,
         }
     }
 }
@@ -57,13 +87,14 @@ impl Form {
     }
 }
 
-const KEYS: [(&str, Form); 6] = [
+const KEYS: [(&str, Form); 7] = [
     ("decay_ms", Form::Millis),
     ("background", Form::Switch),
     ("huge_pages", Form::Switch),
     ("stats_at_exit", Form::Switch),
     ("junk", Form::Switch),
     ("region", Form::Bytes),
+    ("strict_pools", Form::Switch),
 ];
 
 /// What is wrong with one setting.
@@ -122,6 +153,7 @@ fn apply(settings: &mut Settings, key: &str, value: &str, form: Form) -> bool {
                 "background" => settings.background = on,
                 "huge_pages" => settings.huge_pages = on,
                 "stats_at_exit" => settings.stats_at_exit = on,
+                "strict_pools" => settings.strict_pools = on,
                 _ => settings.junk = on,
             }
         }
@@ -194,6 +226,23 @@ pub(crate) fn load() -> Settings {
     settings
 }
 
+/// The pools that are configured: those of `BURSAR_POOLS`, or else those in code. A text that is no
+/// specification ends the process, since no other layout of memory is what it asks for.
+pub(crate) fn pools(settings: &Settings) -> Option<PoolSpec> {
+    let in_environment = environment(c"BURSAR_POOLS");
+    let text = in_environment.or(settings.pools.map(str::as_bytes))?;
+    match PoolSpec::parse_bytes(text) {
+        Ok(spec) => Some(spec),
+        Err(fault) => refuse(&fault),
+    }
+}
+
+fn refuse(fault: &PoolSpecError) -> ! {
+    let mut line = Line::<512>::new();
+    let _ = write!(line, "bursar: BURSAR_POOLS: {}", fault.message().as_str());
+    end_with(line.text())
+}
+
 /// Whether blocks are filled with patterns.
 #[inline]
 pub(crate) fn junk() -> bool {
@@ -203,6 +252,7 @@ pub(crate) fn junk() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::format;
     use std::vec::Vec;
 
     fn parsed(text: &str) -> (Settings, Vec<Fault<'_>>) {
@@ -215,7 +265,8 @@ mod tests {
     #[test]
     fn every_key_is_heeded() {
         let (settings, faults) = parsed(
-            "decay_ms=200,background,huge_pages=on,stats_at_exit=true,junk=1,region=67108864",
+            "decay_ms=200,background,huge_pages=on,stats_at_exit=true,junk=1,region=67108864,\
+             strict_pools",
         );
         assert_eq!(faults, []);
         let expected = Settings {
@@ -225,8 +276,10 @@ mod tests {
             stats_at_exit: true,
             junk: true,
             region_bytes: 64 << 20,
+            strict_pools: true,
+            ..Settings::new()
         };
-        assert_eq!(settings, expected);
+        assert_eq!(format!("{settings:?}"), format!("{expected:?}"));
         assert_eq!(parsed("decay_ms=never").0.decay_ms, u64::MAX);
         assert_eq!(parsed(" , ,junk=off,").1, []);
     }
@@ -234,13 +287,11 @@ mod tests {
     #[test]
     fn a_fault_leaves_its_setting() {
         let (settings, faults) = parsed("decay_ms=-1,colour=red,junk=perhaps,region=1,background");
-        assert_eq!(
-            settings,
-            Settings {
-                background: true,
-                ..Settings::new()
-            }
-        );
+        let expected = Settings {
+            background: true,
+            ..Settings::new()
+        };
+        assert_eq!(format!("{settings:?}"), format!("{expected:?}"));
         assert_eq!(
             faults,
             [

@@ -4,6 +4,8 @@ use crate::arena::{fast, large, owner, requested, slow};
 use crate::class::{LOOKUP_MAX, class_of_layout};
 use crate::config::{self, Settings};
 use crate::extent::fit::Zeroing;
+use crate::pool::router::{self, Wanted};
+use crate::pool::{Backing, PoolSpec, Router};
 use crate::units::ClassIndex;
 use core::alloc::{GlobalAlloc, Layout};
 
@@ -92,45 +94,106 @@ impl Bursar {
         self
     }
 
+    /// Has all memory come from pools of a set size, `SIZE[:LIMIT](,SIZE[:LIMIT])*` as
+    /// [`PoolSpec::parse`](crate::PoolSpec::parse) reads it, instead of one that grows. Gives way
+    /// to the environment variable `BURSAR_POOLS`.
+    ///
+    /// ```
+    /// // Requests of up to 2 MiB prefer the second pool.
+    /// #[global_allocator]
+    /// static GLOBAL: bursar::Bursar =
+    ///     bursar::Bursar::new().with_pools("10737418240,2147483648:2097152");
+    /// # fn main() {}
+    /// ```
+    ///
+    /// ```compile_fail
+    /// // The limit of pool 1, at byte 5, is 9000: expected 0 for none, or 1024 to 8192.
+    /// #[global_allocator]
+    /// static GLOBAL: bursar::Bursar = bursar::Bursar::new().with_pools("8192:9000");
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Panics
+    /// If the text is no specification; in a `static` that is an error of the compiler, which says
+    /// what is wrong.
+    #[must_use]
+    #[track_caller]
+    pub const fn with_pools(mut self, pools: &'static str) -> Self {
+        let _ = PoolSpec::must_parse(pools);
+        self.settings.pools = Some(pools);
+        self
+    }
+
+    /// Says what the configured pools are made of, in the order of the specification, whether it
+    /// is in code or in the environment. Pools beyond the end are of ordinary memory. Where it
+    /// cannot be had the process ends at its first allocation, and says why.
+    #[must_use]
+    pub const fn with_backings(mut self, backings: &'static [Backing<'static>]) -> Self {
+        self.settings.backings = backings;
+        self
+    }
+
+    /// Has a router decide which pools serve a request. By default those are the one that the
+    /// owner is bound to, then the configured ones by size, or the growing one if there are none.
+    #[must_use]
+    pub const fn with_router(mut self, router: &'static dyn Router) -> Self {
+        self.settings.router = Some(router);
+        self
+    }
+
+    /// Refuses what the first pool that admits it does not serve, instead of trying the next. Off
+    /// by default.
+    #[must_use]
+    pub const fn strict_pools(mut self, on: bool) -> Self {
+        self.settings.strict_pools = on;
+        self
+    }
+
     // Settings in code count until the first request has been served, which is one of these three.
 
+    /// A block that the fast path does not have. Pools are chosen by what was asked for.
     #[cold]
     #[inline(never)]
-    fn refill(&self, class: ClassIndex) -> *mut u8 {
+    fn refill(&self, layout: Layout) -> *mut u8 {
+        let Some(class) = class_of_layout(layout) else {
+            return self.large(layout, Zeroing::None);
+        };
         if let Some(block) = slow::allocate_few(class) {
             return block;
         }
-        self.refill_slowly(class)
+        self.refill_slowly(class, layout)
     }
 
     #[cold]
     #[inline(never)]
-    fn refill_slowly(&self, class: ClassIndex) -> *mut u8 {
+    fn refill_slowly(&self, class: ClassIndex, layout: Layout) -> *mut u8 {
         if let Some(block) = slow::allocate_few_charged(class) {
             return block;
         }
         config::offer(&self.settings, crate::stats::print_at_exit);
-        slow::allocate(class)
+        let wanted = Wanted::new(layout);
+        slow::allocate(class, &wanted)
     }
 
     #[cold]
     #[inline(never)]
-    fn refill_zeroed(&self, class: ClassIndex, size: usize) -> *mut u8 {
+    fn refill_zeroed(&self, class: ClassIndex, layout: Layout) -> *mut u8 {
         config::offer(&self.settings, crate::stats::print_at_exit);
-        slow::allocate_zeroed(class, size)
+        let wanted = Wanted::new(layout);
+        slow::allocate_zeroed(class, &wanted)
     }
 
     #[cold]
     #[inline(never)]
     fn large(&self, layout: Layout, zeroing: Zeroing) -> *mut u8 {
         config::offer(&self.settings, crate::stats::print_at_exit);
-        large::allocate(layout.size(), layout.align(), zeroing)
+        large::allocate(&Wanted::new(layout), zeroing)
     }
 }
 
 /// Counts what was asked for of a block that was allocated just now.
 #[inline(always)]
-fn count_requested(block: *mut u8, layout: Layout) {
+pub(crate) fn count_requested(block: *mut u8, layout: Layout) {
     if requested::COUNTED && !block.is_null() {
         requested::allocated(layout.size());
     }
@@ -145,8 +208,8 @@ unsafe impl GlobalAlloc for Bursar {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = match class_of_layout(layout) {
-            Some(class) => fast::allocate(class, |class| self.refill(class)),
-            None => self.large(layout, Zeroing::None),
+            Some(class) => fast::allocate(class, |_| self.refill(layout)),
+            None => self.refill(layout),
         };
         count_requested(block, layout);
         block
@@ -169,14 +232,14 @@ unsafe impl GlobalAlloc for Bursar {
         let size = layout.size();
         let block = match class_of_layout(layout) {
             Some(class) if size <= CLEAR_HERE_MAX => {
-                let block = fast::allocate(class, |class| self.refill(class));
+                let block = fast::allocate(class, |_| self.refill(layout));
                 if !block.is_null() {
                     // SAFETY: a new block of at least `size` bytes.
                     unsafe { block.write_bytes(0, size) };
                 }
                 block
             }
-            Some(class) => self.refill_zeroed(class, size),
+            Some(class) => self.refill_zeroed(class, layout),
             None => self.large(layout, Zeroing::Whole),
         };
         count_requested(block, layout);
@@ -188,7 +251,10 @@ unsafe impl GlobalAlloc for Bursar {
         // SAFETY: the caller's promise: `new_size` with this alignment is a layout.
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         let class = class_of_layout(layout);
-        if class.is_some() && class == class_of_layout(new) {
+        // SAFETY: the caller's promise.
+        let stays =
+            |class| !router::is_cut(class) || unsafe { owner::admits(block, class, new_size) };
+        if class.is_some() && class == class_of_layout(new) && class.is_none_or(stays) {
             // SAFETY: the caller's promise.
             unsafe { requested::changed(block, layout, layout.size(), new_size) };
             return block;

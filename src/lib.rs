@@ -26,26 +26,30 @@
 //!
 //! Features: `accounts` (default) is consumers and all that belongs to them; `mbuf` (default) is
 //! message buffers in memory that processes share; `stream` wraps streams, `serde` makes snapshots
-//! and reports serialisable, `requested` counts the bytes that were asked for, `check` verifies
-//! every structure, `fault-injection` makes system calls fail.
+//! and reports serialisable, `requested` counts the bytes that were asked for, `allocator-api2` lets
+//! containers live in a pool, `check` verifies every structure, `fault-injection` makes system calls
+//! fail.
 //!
 //! The layers, each of which uses only those below it:
 //!
 //! | layer | what it owns |
 //! |---|---|
-//! | `facade`, `stats`, `check` | the `GlobalAlloc` type, snapshots, verification |
+//! | `facade`, `pools`, `stats`, `check` | the `GlobalAlloc` type, handles to pools, snapshots, verification |
 //! | `mbuf` | message buffers that processes share; apart from the heap |
 //! | `account` | consumers, scopes, reservations, budgets, reports |
 //! | `arena` | one a thread: bins, the fast paths, books by owner, adoption at thread exit |
 //! | `run` | runs of slots: free lists, frees from other threads, owner tags |
 //! | `extent` | chunks and slices: first fit by address, large blocks, giving pages back |
-//! | `pool` | regions of reserved address space, the router, the allocator's own records |
+//! | `pool` | regions of reserved address space, pools and their backings, routers, the allocator's own records |
 //! | `os` | mappings, clock, locks, thread-locals, fork hooks |
 //!
 //! `units`, `class` and `config` are leaves that every layer may use. `docs/design.md` tells the
 //! story of one allocation and one free through all of them.
 
 #![no_std]
+// The compiler inlines nothing into a function from which calls lead deeper than an eighth of this:
+// the slow paths below the fast ones do.
+#![recursion_limit = "1024"]
 #![cfg_attr(loom, allow(dead_code))]
 // Owners are there at the lower layers; without accounts nobody asks for them.
 #![cfg_attr(not(feature = "accounts"), allow(dead_code))]
@@ -78,6 +82,8 @@ mod class;
 mod config;
 #[cfg(not(loom))]
 mod facade;
+#[cfg(not(loom))]
+mod pools;
 #[cfg(not(loom))]
 mod stats;
 mod units;

@@ -6,8 +6,8 @@ use crate::class::{CLASSES, TABLE};
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::{fit, large as spans};
 use crate::os::process::Stderr;
-use crate::os::sync::Ordering::Relaxed;
-use crate::pool::{DEFAULT, metadata};
+use crate::pool::region::Region;
+use crate::pool::{DEFAULT, Pool, fixed, metadata, router};
 use crate::run::descriptor::Run;
 use crate::units::{CHUNK_SLICES, SLICE};
 use core::fmt::{self, Write as _};
@@ -41,6 +41,9 @@ pub struct Stats {
     pub dirty_bytes: u64,
     /// Blocks that are alive.
     pub allocated_blocks: u64,
+    /// Requests that the program's [router](crate::Router) made while it was asked; the default
+    /// router served them.
+    pub router_reentries: u64,
     arenas: List<ArenaStats, ARENAS>,
     classes: List<ClassStats, { CLASSES + 1 }>,
 }
@@ -118,16 +121,16 @@ impl Stats {
         life::arenas().for_each(|arena| parts.add_freed(arena));
         life::arenas().for_each(|arena| parts.add_allocated(arena));
         let mut stats = Stats {
-            reserved_bytes: DEFAULT.reserved_bytes(),
+            reserved_bytes: DEFAULT.reserved_bytes() + fixed::reserved_bytes(),
             mapped_bytes: 0,
-            committed_bytes: DEFAULT.counts.committed.load(Relaxed) * SLICE as u64,
+            committed_bytes: fixed::all().map(Pool::committed_bytes).sum(),
             resident_bytes: 0,
             allocated_bytes: 0,
             metadata_bytes: metadata::mapped_bytes(),
-            purged_bytes: DEFAULT.counts.purged.load(Relaxed) * SLICE as u64
-                + DEFAULT.counts.purged_in_runs.load(Relaxed),
-            dirty_bytes: DEFAULT.counts.dirty.load(Relaxed) * SLICE as u64,
+            purged_bytes: fixed::purged_bytes(),
+            dirty_bytes: fixed::all().map(Pool::dirty_bytes).sum(),
             allocated_blocks: 0,
+            router_reentries: router::reentries(),
             arenas: List {
                 items: parts.arenas,
                 len: parts.arena_count,
@@ -228,9 +231,15 @@ fn all_bins(arena: &'static Arena) -> impl Iterator<Item = &'static Bins> {
 
 /// Pages of runs that may be resident and large blocks whole; and spans that are kept for reuse.
 fn touched_bytes() -> (u64, u64) {
-    let mut bytes = 0;
-    let mut kept = 0;
-    for region in DEFAULT.regions() {
+    let (mut bytes, mut kept) = (0, 0);
+    for pool in fixed::all() {
+        pool.view(|regions| add_touched(regions, &mut bytes, &mut kept));
+    }
+    (bytes, kept)
+}
+
+fn add_touched(regions: &[Region], bytes: &mut u64, kept: &mut u64) {
+    for region in regions {
         for chunk in fit::chunks(region) {
             let free = fit::free_slices(region, chunk);
             let mut slice = 0;
@@ -242,7 +251,7 @@ fn touched_bytes() -> (u64, u64) {
                 let address = region.chunk_address(chunk) + slice * SLICE;
                 // SAFETY: descriptors of the region's chunks are committed.
                 let head = unsafe { Head::of_slice(address) };
-                touched_by(head, &mut bytes, &mut kept);
+                touched_by(head, bytes, kept);
                 // What is inside a span that began elsewhere has no descriptor of its own.
                 slice += match head.kind() {
                     Kind::None | Kind::Inner => 1,
@@ -251,7 +260,6 @@ fn touched_bytes() -> (u64, u64) {
             }
         }
     }
-    (bytes, kept)
 }
 
 fn touched_by(head: &Head, alive: &mut u64, kept: &mut u64) {
@@ -315,7 +323,7 @@ impl fmt::Display for Stats {
 }
 
 /// Bytes for people to read.
-struct Size(u64);
+pub(crate) struct Size(pub(crate) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

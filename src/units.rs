@@ -17,6 +17,9 @@ pub(crate) const CHUNK: usize = SLICE * CHUNK_SLICES;
 #[repr(transparent)]
 pub struct OwnerTag(pub(crate) u32);
 
+/// Tags are below this.
+pub(crate) const MOST_OWNERS: usize = 1 << 20;
+
 impl OwnerTag {
     /// What no consumer claimed.
     pub const UNATTRIBUTED: OwnerTag = OwnerTag(0);

@@ -53,3 +53,21 @@ fn snapshots_are_readable_by_machines() {
     assert_eq!(tracked["consumers"][0]["declared_bytes"], 70);
     drop(rows);
 }
+
+#[test]
+fn pools_are_readable_by_machines() {
+    let pool = bursar::Pool::builder(20 << 20).limit(4096).build().unwrap();
+    let listed = serde_json::to_value(bursar::pools()).unwrap();
+    let one = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["id"] == serde_json::to_value(pool.id()).unwrap())
+        .unwrap();
+    assert_eq!(one["size"], 20 << 20);
+    assert_eq!(one["limit"], 4096);
+    assert_eq!(one["used_bytes"], 0);
+    assert_eq!(one["free_bytes"], 20 << 20);
+    assert_eq!(one["largest_free_span"], 20 << 20);
+    assert_eq!(one["backing"], "memory");
+}

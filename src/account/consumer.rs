@@ -4,6 +4,7 @@ use super::record::{Account, Handle, Kind};
 use super::registry;
 use super::scope::Scope;
 use super::usage::{ClassUsage, Usage};
+use crate::units::OwnerTag;
 use core::fmt;
 use core::hash::{Hash, Hasher};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -95,6 +96,12 @@ impl Consumer {
     /// The name.
     pub fn name(&self) -> &str {
         self.0.name()
+    }
+
+    /// What the layers below know it by, for a [`Router`](crate::Router). Another consumer may have
+    /// it when this one has ended.
+    pub fn owner_tag(&self) -> OwnerTag {
+        self.0.tag()
     }
 
     /// Whether it can free memory when it is asked to.

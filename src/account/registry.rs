@@ -15,6 +15,7 @@ use crate::arena::owner;
 use crate::arena::owners::Owner;
 use crate::os::fork;
 use crate::os::lock::Lock;
+use crate::pool::bound;
 use crate::units::OwnerTag;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
@@ -216,6 +217,7 @@ impl State {
         let mut base = Totals::default();
         // bursar's own may hold something before it is opened, and always has its slot.
         if kind != Kind::Internal {
+            bound::bind(tag, None);
             owner.begin(parent.map(Account::owner), is_part);
             base = owner::totals(tag);
         }

@@ -12,6 +12,7 @@ use super::owners::Owner;
 use crate::class::{CLASSES, TABLE};
 use crate::extent::bits::bits;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
+use crate::pool::router::{self, Wanted};
 use crate::pool::{AllocFailure, metadata};
 use crate::run::descriptor::{Run, Slot, empty_run};
 use crate::run::remote::State;
@@ -241,16 +242,22 @@ impl Bins {
     /// # Safety
     /// The caller is the thread that has the arena.
     #[inline]
-    pub(crate) unsafe fn take(&self, class: ClassIndex) -> Result<Slot, AllocFailure> {
-        // SAFETY: the caller's promise; the current run is in the list, or the empty run.
-        match unsafe { (*self.bin(class).current()).take_first() } {
-            Some(address) => Ok(Slot {
-                address,
-                zero: false,
-            }),
-            // SAFETY: as above.
-            None => unsafe { self.take_elsewhere(class) },
+    pub(crate) unsafe fn take(
+        &self,
+        class: ClassIndex,
+        wanted: &Wanted,
+    ) -> Result<Slot, AllocFailure> {
+        if wanted.is_like_all_of(class) {
+            // SAFETY: the caller's promise; the current run is in the list, or the empty run.
+            if let Some(address) = unsafe { (*self.bin(class).current()).take_first() } {
+                return Ok(Slot {
+                    address,
+                    zero: false,
+                });
+            }
         }
+        // SAFETY: the caller's promise.
+        unsafe { self.take_elsewhere(class, wanted) }
     }
 
     /// The same where the current run has none at hand.
@@ -258,37 +265,80 @@ impl Bins {
     /// # Safety
     /// As there.
     #[inline(never)]
-    unsafe fn take_elsewhere(&self, class: ClassIndex) -> Result<Slot, AllocFailure> {
-        let bin = self.bin(class);
+    unsafe fn take_elsewhere(
+        &self,
+        class: ClassIndex,
+        wanted: &Wanted,
+    ) -> Result<Slot, AllocFailure> {
+        let serves_all = |run: &Run| !run.is_apart();
+        let alike = wanted.is_like_all_of(class);
         // SAFETY: the caller's promise.
         unsafe {
-            if let Some(slot) = self.take_from_list(bin, class)? {
+            if alike && let Some(slot) = self.take_from_list(class, serves_all)? {
                 return Ok(slot);
             }
             self.arena().tick();
-            if self.arena().collect_wanted(class)
-                && let Some(slot) = self.take_from_list(bin, class)?
+            let collected = self.arena().collect_wanted(class);
+            if alike
+                && collected
+                && let Some(slot) = self.take_from_list(class, serves_all)?
             {
                 return Ok(slot);
             }
+            if alike && let Some(slot) = self.take_adopted(class, serves_all)? {
+                return Ok(slot);
+            }
+            self.take_routed(class, wanted)
         }
-        while let Some(run) = super::life::adopt_run(self, class) {
-            // SAFETY: taken over just now, in no list; it is this thread's.
-            unsafe {
-                self.link(run);
-                if let Some(slot) = self.take_from_list(bin, class)? {
+    }
+
+    /// A slot of a run of the first pool that has one: of those runs that serve only what is routed
+    /// to them, or of a new one.
+    ///
+    /// # Safety
+    /// The caller is the thread that has the arena.
+    unsafe fn take_routed(&self, class: ClassIndex, wanted: &Wanted) -> Result<Slot, AllocFailure> {
+        // SAFETY: the caller's promise; a new run is in no list, and this thread's.
+        router::in_order(wanted, self.tag(), |pool, is_first| unsafe {
+            let of_pool = |run: &Run| run.is_apart() && core::ptr::eq(run.pool(), pool);
+            if !router::is_simple() {
+                if let Some(slot) = self.take_from_list(class, of_pool)? {
+                    return Ok(slot);
+                }
+                if let Some(slot) = self.take_adopted(class, of_pool)? {
                     return Ok(slot);
                 }
             }
-        }
-        let run = Run::acquire(class, self.address(), self.tag())?;
-        // SAFETY: made just now, in no list, and this thread's.
-        unsafe {
+            let apart = !is_first || pool.is_small() || !wanted.is_like_all_of(class);
+            let run = Run::acquire(pool, class, self.address(), self.tag(), apart)?;
             self.link(run);
-            bin.set_current(run);
-            // A run has slots: the table of its class says so.
+            if !apart {
+                self.bin(class).set_current(run);
+            }
+            // A run has a slot at least.
             self.take_slot(&*run)?.ok_or(AllocFailure::Metadata)
+        })
+    }
+
+    /// A slot of a run that is taken over from an arena without a thread.
+    ///
+    /// # Safety
+    /// The caller is the thread that has the arena.
+    unsafe fn take_adopted(
+        &self,
+        class: ClassIndex,
+        which: impl Fn(&Run) -> bool,
+    ) -> Result<Option<Slot>, AllocFailure> {
+        while let Some(run) = super::life::adopt_run(self, class, &which) {
+            // SAFETY: taken over just now, in no list; it is this thread's.
+            unsafe {
+                self.link(run);
+                if let Some(slot) = self.take_from_list(class, &which)? {
+                    return Ok(Some(slot));
+                }
+            }
         }
+        Ok(None)
     }
 
     /// A slot of a run of these bins. What it makes available is charged to their owner first.
@@ -310,19 +360,22 @@ impl Bins {
         }
     }
 
-    /// A slot from the first run of the list that has a free one, else from the first that can be
-    /// extended: what was used before is used again before fresh pages are touched. Runs without
-    /// either leave the list.
+    /// A slot from the first of `which` runs of the list that has a free one, else from the first
+    /// that can be extended: what was used before is used again before fresh pages are touched.
+    /// Runs without either leave the list.
     ///
     /// # Safety
     /// The caller is the thread that has the arena.
     unsafe fn take_from_list(
         &self,
-        bin: &Bin,
         class: ClassIndex,
+        which: impl Fn(&Run) -> bool,
     ) -> Result<Option<Slot>, AllocFailure> {
-        while let Some(run) = self.find_in_list(class) {
-            bin.set_current(core::ptr::from_ref(run).cast_mut());
+        while let Some(run) = self.find_in_list(class, &which) {
+            if !run.is_apart() {
+                let bin = self.bin(class);
+                bin.set_current(core::ptr::from_ref(run).cast_mut());
+            }
             // A run whose last units hold no slot has none after all, and is parked next time.
             // SAFETY: the run is in the list, and the caller has the arena.
             if let Some(slot) = unsafe { self.take_slot(run)? } {
@@ -332,16 +385,17 @@ impl Bins {
         Ok(None)
     }
 
-    fn find_in_list(&self, class: ClassIndex) -> Option<&Run> {
+    fn find_in_list(&self, class: ClassIndex, which: impl Fn(&Run) -> bool) -> Option<&Run> {
         let mut found: Option<&Run> = None;
         for run in self.runs(class.index()) {
-            if run.has_free() {
+            let (has_free, is_wanted) = (run.has_free(), which(run));
+            if has_free && is_wanted {
                 return Some(run);
             }
-            if run.is_extensible() {
-                found = found.or(Some(run));
-            } else {
+            if !has_free && !run.is_extensible() {
                 self.park(run);
+            } else if is_wanted {
+                found = found.or(Some(run));
             }
         }
         found

@@ -8,6 +8,7 @@ use super::slow::failed;
 use crate::extent::fit::Zeroing;
 use crate::extent::large::{self, Large};
 use crate::pool::AllocFailure;
+use crate::pool::router::Wanted;
 use core::ptr::null_mut;
 
 impl Arena {
@@ -41,24 +42,19 @@ fn uncharge(ledger: &Ledger, bytes: usize) {
 }
 
 /// A large block for the current owner; null if memory cannot be had.
-pub(crate) fn allocate(size: usize, align: usize, zeroing: Zeroing) -> *mut u8 {
-    with_arena(|arena| allocate_in(arena, size, align, zeroing))
+pub(crate) fn allocate(wanted: &Wanted, zeroing: Zeroing) -> *mut u8 {
+    with_arena(|arena| allocate_in(arena, wanted, zeroing))
         .unwrap_or_else(|| failed(AllocFailure::Metadata))
 }
 
 /// A large block for the arena's current owner.
-pub(super) fn allocate_in(
-    arena: &'static Arena,
-    size: usize,
-    align: usize,
-    zeroing: Zeroing,
-) -> *mut u8 {
+pub(super) fn allocate_in(arena: &'static Arena, wanted: &Wanted, zeroing: Zeroing) -> *mut u8 {
     arena.tick_now_and_then();
     let ledger = arena.current();
     let allocate = || {
-        let charged = large::block_bytes(size).unwrap_or(0);
+        let charged = large::block_bytes(wanted.size).unwrap_or(0);
         charge(ledger, charged, arena.is_fallible())?;
-        large::reuse_or_allocate(&arena.places, size, align, ledger.tag(), zeroing)
+        large::reuse_or_allocate(&arena.places, wanted, ledger.tag(), zeroing)
             .inspect_err(|_| uncharge(ledger, charged))
     };
     match allocate().or_else(|failure| arena.reclaim(failure).and_then(|()| allocate())) {

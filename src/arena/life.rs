@@ -18,8 +18,8 @@ use crate::os::lock::Lock;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, Ordering::Relaxed};
 use crate::os::thread::{ExitKey, thread_word};
 use crate::os::{fork, process};
-use crate::pool::{DEFAULT, metadata};
-use crate::run::descriptor::Run;
+use crate::pool::{DEFAULT, Pool, fixed, metadata, router};
+use crate::run::descriptor::{Run, for_each_run};
 use crate::units::ClassIndex;
 use core::ptr::{null, null_mut};
 
@@ -124,6 +124,14 @@ fn start() {
     DECAY.set_millis(settings.decay_ms);
     DEFAULT.set_huge_pages(settings.huge_pages);
     DEFAULT.set_region_bytes(settings.region_bytes);
+    if let Some(router) = settings.router {
+        // SAFETY: once, before the first arena is made.
+        unsafe { router::install(router) };
+    }
+    router::set_strict(settings.strict_pools);
+    if let Some(spec) = config::pools(&settings) {
+        fixed::configure(&spec, settings.backings);
+    }
     EXIT.create(thread_ends);
     fork::register(before_fork, after_fork_in_parent, after_fork_in_child);
     if let Some(report) = config::report_at_exit(&settings) {
@@ -207,7 +215,7 @@ unsafe extern "C" fn thread_ends(_arena: *mut libc::c_void) {
     near_arena::set(null());
     arena.trim_now();
     orphan(arena);
-    DECAY.tick(&DEFAULT, coarse_millis());
+    DECAY.tick(coarse_millis());
 }
 
 /// Arenas that are asked in turn for a run that they can spare.
@@ -215,9 +223,14 @@ static ASKED: AtomicPtr<Arena> = AtomicPtr::new(null_mut());
 /// How many are asked each time.
 const ASK: usize = 4;
 
-/// Takes over a run of `class` with free slots from an arena without a thread, for `bins`, which
-/// have none. Only runs that no consumer claimed: others go on for their consumer's sake.
-pub(super) fn adopt_run(bins: &Bins, class: ClassIndex) -> Option<*mut Run> {
+/// Takes over one of `which` runs of `class` with free slots from an arena without a thread, for
+/// `bins`, which have none. Only runs that no consumer claimed: others go on for their consumer's
+/// sake.
+pub(super) fn adopt_run(
+    bins: &Bins,
+    class: ClassIndex,
+    which: impl Fn(&Run) -> bool,
+) -> Option<*mut Run> {
     // SAFETY: bins that take runs belong to an arena.
     let own = unsafe { &*bins.arena.get() };
     if !core::ptr::eq(bins, &own.base) {
@@ -232,16 +245,15 @@ pub(super) fn adopt_run(bins: &Bins, class: ClassIndex) -> Option<*mut Run> {
             return None;
         }
         arena.collect_notified();
-        let run = arena.base.bin(class).list.get();
-        // SAFETY: a run in the list is alive, and the arena is ours for now.
-        if let Some(run) = unsafe { run.as_ref() } {
-            // SAFETY: as above.
+        let run = arena.base.runs(class.index()).find(|run| which(run));
+        if let Some(run) = run {
+            // SAFETY: a run in the list is alive, and the arena is ours for now.
             unsafe { arena.base.unlink(run) };
             arena.forget(run);
             bins.claim(run);
         }
         arena.let_go();
-        (!run.is_null()).then_some(run)
+        run.map(|run| core::ptr::from_ref(run).cast_mut())
     })
 }
 
@@ -262,17 +274,17 @@ unsafe extern "C" fn before_fork() {
     let start = START.lock_before_fork();
     let moving = MOVING.lock_before_fork();
     let decay = DECAY.before_fork();
-    let [growth, room] = DEFAULT.before_fork();
+    let [making, room] = fixed::before_fork();
     // Forks of several threads are held apart by the locks.
-    for (place, taken) in TAKEN.iter().zip([start, moving, decay, growth, room]) {
+    for (place, taken) in TAKEN.iter().zip([start, moving, decay, making, room]) {
         place.store(taken, Relaxed);
     }
 }
 
 fn after_fork(in_child: bool) {
-    let [start, moving, decay, growth, room] =
+    let [start, moving, decay, making, room] =
         [0, 1, 2, 3, 4].map(|index: usize| TAKEN[index].load(Relaxed));
-    DEFAULT.after_fork([growth, room], in_child);
+    fixed::after_fork([making, room], in_child);
     DECAY.after_fork(decay, in_child);
     MOVING.after_fork(moving, in_child);
     START.after_fork(start, in_child);
@@ -292,8 +304,29 @@ unsafe extern "C" fn after_fork_in_child() {
         }
     }
     // A thread that vanished between two steps may have left the search's hints behind.
-    crate::extent::fit::mend_hints(&DEFAULT);
+    fixed::all().for_each(crate::extent::fit::mend_hints);
+    fixed::fixed().for_each(take_for_own);
     super::trim::forget_background();
+}
+
+/// A pool that was kept out of this child gets pages of the child's own, which read as zero: what
+/// was alive in it may be freed, and nothing else is left of it.
+fn take_for_own(pool: &'static Pool) {
+    if !pool.kind().is_object() {
+        return;
+    }
+    if !pool.map_own() {
+        process::end_with(
+            "bursar: no memory in a forked child in place of a pool that is not there",
+        );
+    }
+    for_each_run(pool, |run| {
+        let before = run.available_bytes();
+        run.forget_free();
+        // SAFETY: a run leads to its bins, which are never given up.
+        let bins = unsafe { &*core::ptr::with_exposed_provenance::<Bins>(run.bins()) };
+        bins.uncharge(before - run.available_bytes());
+    });
 }
 
 /// Asks every thread to give back what it can at its next slow path.

@@ -13,7 +13,8 @@
 use super::bins::Bins;
 use super::ledger::Ledger;
 use super::record::Arena;
-use crate::pool::AllocFailure;
+use crate::pool::router::Wanted;
+use crate::pool::{AllocFailure, bound};
 use crate::run::descriptor::{Run, Slot, run_of};
 use crate::units::{ClassIndex, SLICE, SlotIndex};
 use core::ptr::NonNull;
@@ -50,7 +51,11 @@ impl Arena {
         if run.free.get().is_null() || class.row().slices != 1 {
             return None;
         }
-        if ledger.fills(class) || !self.stays_on() || !ledger.try_book_few_allocated(class) {
+        if ledger.fills(class)
+            || bound::is_apart(ledger.tag())
+            || !self.stays_on()
+            || !ledger.try_book_few_allocated(class)
+        {
             return None;
         }
         bin.allocated.bump();
@@ -90,19 +95,24 @@ impl Arena {
     pub(super) fn take_mixed(
         &'static self,
         class: ClassIndex,
+        wanted: &Wanted,
         ledger: &'static Ledger,
     ) -> Result<Slot, AllocFailure> {
         let has_runs = || ledger.bins().is_some_and(|bins| bins.has_runs(class));
-        if !self.stays_on() || !ledger.has_room(class) || has_runs() {
+        if !self.stays_on()
+            || !ledger.has_room(class)
+            || bound::is_apart(ledger.tag())
+            || has_runs()
+        {
             let bins = self.bins_of(ledger).ok_or(AllocFailure::Metadata)?;
             bins.set_fills(class, true);
-            return self.take_filled(class, bins);
+            return self.take_filled(class, wanted, bins);
         }
         let size = class.row().size as usize;
         let mixed = self.mixed_or_new().ok_or(AllocFailure::Metadata)?;
         ledger.charge(size, self.is_fallible())?;
         // SAFETY: the caller has this arena.
-        let taken = unsafe { self.take_tagged(mixed, class, ledger) };
+        let taken = unsafe { self.take_tagged(mixed, class, wanted, ledger) };
         match taken {
             Ok(_) => {
                 ledger.book_few_allocated(class);
@@ -122,10 +132,11 @@ impl Arena {
         &self,
         mixed: &Bins,
         class: ClassIndex,
+        wanted: &Wanted,
         ledger: &Ledger,
     ) -> Result<Slot, AllocFailure> {
         // SAFETY: the caller's promise.
-        let slot = unsafe { mixed.take(class)? };
+        let slot = unsafe { mixed.take(class, wanted)? };
         let block = slot.address.as_ptr();
         // SAFETY: a slot that is handed out keeps its run alive; the array is the run's.
         unsafe {

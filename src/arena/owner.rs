@@ -7,7 +7,8 @@ use super::{Arena, large, slow};
 use crate::class::{CLASSES, class_of_layout};
 use crate::extent::fit::Zeroing;
 use crate::os::lock::Lock;
-use crate::pool::AllocFailure;
+use crate::pool::router::Wanted;
+use crate::pool::{AllocFailure, fixed};
 use crate::run::descriptor::run_of;
 use crate::units::{ClassIndex, OwnerTag};
 use core::alloc::Layout;
@@ -157,7 +158,17 @@ pub(crate) fn is_installed() -> bool {
 
 /// Whether the byte at an address lies in memory of bursar's.
 pub(crate) fn is_ours(block: *mut u8) -> bool {
-    crate::pool::DEFAULT.region_of(block.addr()).is_some()
+    fixed::all().any(|pool| pool.region_of(block.addr()).is_some())
+}
+
+/// Whether the pool of a block may serve requests of `size` bytes.
+///
+/// # Safety
+/// The block is alive and of that class.
+#[cold]
+pub(crate) unsafe fn admits(block: *mut u8, class: ClassIndex, size: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*run_of(block, class)).pool().admits(size) }
 }
 
 /// Held while a block is given to another owner.
@@ -275,8 +286,8 @@ pub(crate) unsafe fn allocate_for_owner_of(block: *mut u8, old: Layout, new: Lay
     with_arena(|arena| match arena.ledger(tag) {
         // The arena's own scope, not the thread's: a thread that has ended only borrows it.
         Some(ledger) => arena.in_scope_of(ledger, || match class_of_layout(new) {
-            Some(class) => slow::allocate_in(arena, class),
-            None => large::allocate_in(arena, new.size(), new.align(), Zeroing::None),
+            Some(class) => slow::allocate_in(arena, class, &Wanted::new(new)),
+            None => large::allocate_in(arena, &Wanted::new(new), Zeroing::None),
         }),
         None => slow::failed(AllocFailure::Metadata),
     })

@@ -57,6 +57,8 @@ const TABLE: usize = 256;
 /// Tables; tags are below the product.
 const TABLES: usize = 4096;
 
+static_assertions::const_assert_eq!(TABLE * TABLES, crate::units::MOST_OWNERS);
+
 type Table = [Owner; TABLE];
 
 /// All owners by tag.

@@ -13,7 +13,8 @@ use crate::class::CLASSES;
 use crate::extent::decay::DECAY;
 use crate::extent::places::Places;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
-use crate::pool::{AllocFailure, DEFAULT};
+use crate::pool::AllocFailure;
+use crate::pool::router::Wanted;
 use crate::run::descriptor::{Run, Slot, TAGGED};
 use crate::units::{ClassIndex, OwnerTag};
 use core::cell::Cell;
@@ -272,17 +273,24 @@ impl Arena {
 
     /// A block of `class` for the current owner, counted.
     #[inline]
-    pub(super) fn take(&'static self, class: ClassIndex) -> Result<Slot, AllocFailure> {
-        let taken = self.take_once(class);
-        taken.or_else(|failure| self.reclaim(failure).and_then(|()| self.take_once(class)))
+    pub(super) fn take(
+        &'static self,
+        class: ClassIndex,
+        wanted: &Wanted,
+    ) -> Result<Slot, AllocFailure> {
+        let taken = self.take_once(class, wanted);
+        taken.or_else(|failure| {
+            self.reclaim(failure)
+                .and_then(|()| self.take_once(class, wanted))
+        })
     }
 
     #[inline]
-    fn take_once(&'static self, class: ClassIndex) -> Result<Slot, AllocFailure> {
+    fn take_once(&'static self, class: ClassIndex, wanted: &Wanted) -> Result<Slot, AllocFailure> {
         let ledger = self.current();
         match ledger.bins().filter(|bins| bins.fills(class)) {
-            Some(bins) => self.take_filled(class, bins),
-            None => self.take_mixed(class, ledger),
+            Some(bins) => self.take_filled(class, wanted, bins),
+            None => self.take_mixed(class, wanted, ledger),
         }
     }
 
@@ -290,10 +298,11 @@ impl Arena {
     pub(super) fn take_filled(
         &'static self,
         class: ClassIndex,
+        wanted: &Wanted,
         bins: &Bins,
     ) -> Result<Slot, AllocFailure> {
         // SAFETY: the caller has this arena.
-        let slot = unsafe { bins.take(class)? };
+        let slot = unsafe { bins.take(class, wanted)? };
         bins.bin(class).allocated.bump();
         self.tick_now_and_then();
         Ok(slot)
@@ -331,7 +340,7 @@ impl Arena {
         {
             self.trim_if_due(now);
         }
-        DECAY.tick(&DEFAULT, now);
+        DECAY.tick(now);
     }
 
     /// A run has become unused: keeps it for the next request, or gives it back.
@@ -343,6 +352,11 @@ impl Arena {
     pub(super) unsafe fn retire(&self, run: &Run) {
         if run.is_kept() {
             return;
+        }
+        if run.pool().is_fixed() {
+            // Another thread, or another size class, may find no room there.
+            // SAFETY: the caller's promise.
+            return unsafe { self.give_back(run) };
         }
         // What was taken into use again is forgotten, and what is left moves down.
         let mut kept = 0;

@@ -10,6 +10,7 @@ use crate::config;
 use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
 use crate::pool::AllocFailure;
+use crate::pool::router::Wanted;
 use crate::run::descriptor::{Run, TAGGED, run_of};
 use crate::units::{ClassIndex, OwnerTag};
 use core::ptr::{NonNull, null_mut};
@@ -48,14 +49,14 @@ pub(crate) fn allocate_few_charged(class: ClassIndex) -> Option<*mut u8> {
 }
 
 /// A block of `class`, through the slow path.
-pub(crate) fn allocate(class: ClassIndex) -> *mut u8 {
-    life::with_arena(|arena| allocate_in(arena, class))
+pub(crate) fn allocate(class: ClassIndex, wanted: &Wanted) -> *mut u8 {
+    life::with_arena(|arena| allocate_in(arena, class, wanted))
         .unwrap_or_else(|| failed(AllocFailure::Metadata))
 }
 
 /// A block of `class` for the arena's current owner.
-pub(super) fn allocate_in(arena: &'static Arena, class: ClassIndex) -> *mut u8 {
-    match arena.take(class) {
+pub(super) fn allocate_in(arena: &'static Arena, class: ClassIndex, wanted: &Wanted) -> *mut u8 {
+    match arena.take(class, wanted) {
         Ok(slot) => {
             if config::junk() {
                 junk(slot.address.as_ptr(), class, JUNK_ALLOCATED);
@@ -67,8 +68,9 @@ pub(super) fn allocate_in(arena: &'static Arena, class: ClassIndex) -> *mut u8 {
 }
 
 /// A block of `class` that reads as zero; slots that do so already are not touched.
-pub(crate) fn allocate_zeroed(class: ClassIndex, size: usize) -> *mut u8 {
-    let taken = life::with_arena(|arena| arena.take(class));
+pub(crate) fn allocate_zeroed(class: ClassIndex, wanted: &Wanted) -> *mut u8 {
+    let size = wanted.size;
+    let taken = life::with_arena(|arena| arena.take(class, wanted));
     match taken.unwrap_or(Err(AllocFailure::Metadata)) {
         Ok(slot) => {
             if !slot.zero {

@@ -17,7 +17,7 @@ use crate::extent::large;
 use crate::os::clock::coarse_millis;
 use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::os::thread;
-use crate::pool::{AllocFailure, DEFAULT};
+use crate::pool::{AllocFailure, DEFAULT, fixed};
 use crate::run::descriptor::{LOOK_AFTER_SPARSE, Run};
 use crate::units::OwnerTag;
 use core::fmt;
@@ -176,6 +176,7 @@ impl Arena {
     pub(super) fn reclaim(&self, failure: AllocFailure) -> Result<(), AllocFailure> {
         match failure {
             AllocFailure::AddressSpace { .. } | AllocFailure::Commit { .. } => {}
+            AllocFailure::PoolsFull { .. } => return self.reclaim_in_pools(failure),
             AllocFailure::Limit { .. } => {
                 self.trim_ledger(self.current(), Zeal::All);
                 return Ok(());
@@ -193,6 +194,25 @@ impl Arena {
         }
         self.trim(Zeal::Unused);
         Ok(())
+    }
+
+    /// After a failure for want of room in pools of a set size: the same, each time, since few runs
+    /// of a full pool are not full. The failure again if nothing was given back.
+    fn reclaim_in_pools(&self, failure: AllocFailure) -> Result<(), AllocFailure> {
+        let used = || -> u64 {
+            let counts = fixed::fixed().map(|pool| &pool.counts);
+            counts.map(|counts| counts.used.load(Relaxed)).sum()
+        };
+        let before = used();
+        for arena in life::arenas() {
+            arena.look_through_queue(Zeal::Unused);
+        }
+        self.trim(Zeal::Unused);
+        if used() < before {
+            Ok(())
+        } else {
+            Err(failure)
+        }
     }
 }
 
@@ -253,7 +273,7 @@ pub(crate) fn purge() -> u64 {
         arena.purge_heeded.set(PURGE_CALLS.load(Relaxed));
         bytes += arena.trim(Zeal::All);
     });
-    bytes + decay::purge_all(&DEFAULT, &held)
+    bytes + decay::purge_all(&held)
 }
 
 /// Why the background thread could not be started.
@@ -306,7 +326,7 @@ extern "C" fn background(_: *mut libc::c_void) -> *mut libc::c_void {
     loop {
         thread::sleep_millis(DECAY.interval().clamp(1, MOST_SLEEP));
         look_after_all(coarse_millis());
-        DECAY.tick(&DEFAULT, coarse_millis());
+        DECAY.tick(coarse_millis());
     }
 }
 

@@ -9,13 +9,14 @@ use crate::arena::{Arena, Life, life};
 use crate::class::TABLE;
 use crate::extent::decay::DECAY;
 use crate::extent::descriptor::{Head, Kind};
+use crate::extent::survey::survey;
 use crate::extent::{bits, fit, large};
 use crate::os::sync::Ordering::Relaxed;
-use crate::pool::DEFAULT;
 use crate::pool::region::Region;
-use crate::run::descriptor::{Run, empty_run};
+use crate::pool::{Pool, fixed};
+use crate::run::descriptor::{Run, empty_run, for_each_run};
 use crate::run::remote::State;
-use crate::units::{CHUNK_SLICES, SLICE};
+use crate::units::SLICE;
 use core::fmt;
 
 /// What a clean walk found.
@@ -32,6 +33,8 @@ pub struct CheckReport {
     pub live_bytes: u64,
     /// Slices that belong to runs and spans.
     pub used_slices: u64,
+    /// Bytes that may be used in them.
+    pub used_bytes: u64,
 }
 
 /// An invariant that does not hold, and where.
@@ -91,23 +94,9 @@ pub fn check() -> Result<CheckReport, Violation> {
     let _held = DECAY.hold();
     let mut report = CheckReport::default();
     owners::begin();
-    let mut dirty = 0;
-    for region in DEFAULT.regions() {
-        dirty += check_region(region, &mut report)?;
+    for pool in fixed::all() {
+        check_pool(pool, &mut report)?;
     }
-    let counts = &DEFAULT.counts;
-    equal(
-        "dirty slices are counted",
-        0,
-        counts.dirty.load(Relaxed),
-        dirty,
-    )?;
-    equal(
-        "used slices are counted",
-        0,
-        counts.used.load(Relaxed),
-        report.used_slices,
-    )?;
     let mut listed = 0;
     for arena in life::arenas().filter(|arena| arena.life() != Life::Abandoned) {
         for bins in all_bins(arena) {
@@ -144,6 +133,35 @@ pub fn check() -> Result<CheckReport, Violation> {
     )?;
     owners::compare()?;
     Ok(report)
+}
+
+/// Checks one pool: its slices, its counts and its size.
+fn check_pool(pool: &Pool, report: &mut CheckReport) -> Result<(), Violation> {
+    let place = pool.regions().first().map_or(0, Region::base);
+    let before = *report;
+    let mut dirty = 0;
+    for region in pool.regions() {
+        dirty += check_region(region, report)?;
+    }
+    let used = report.used_slices - before.used_slices;
+    let counts = &pool.counts;
+    equal(
+        "dirty slices are counted",
+        place,
+        counts.dirty.load(Relaxed),
+        dirty,
+    )?;
+    equal(
+        "used slices are counted",
+        place,
+        counts.used.load(Relaxed),
+        used,
+    )?;
+    if let Some(size) = pool.size() {
+        let used = report.used_bytes - before.used_bytes;
+        equal("size = used + free", place, used + survey(pool).free, size)?;
+    }
+    Ok(())
 }
 
 fn all_bins(arena: &'static Arena) -> impl Iterator<Item = &'static Bins> {
@@ -188,15 +206,22 @@ fn check_region(region: &Region, report: &mut CheckReport) -> Result<u64, Violat
         equal(
             "used slices are committed",
             address,
-            !view.free & !view.committed,
+            region.slices_in(chunk) & !view.free & !view.committed,
             0_u64,
         )?;
         dirty += u64::from(view.dirty.count_ones());
         if view.free != 0 {
             lowest.get_or_insert(chunk);
         }
+        let there = region.slices_in(chunk);
+        equal(
+            "free slices lie inside their pool",
+            address,
+            view.free & !there,
+            0_u64,
+        )?;
         let mut slice = 0;
-        while slice < CHUNK_SLICES {
+        while slice < there.count_ones() as usize {
             if rest > 0 {
                 equal(
                     "a span's slices are used",
@@ -264,11 +289,20 @@ fn check_span(address: usize, report: &mut CheckReport) -> Result<usize, Violati
             let large = unsafe { large::of(address) };
             owners::count_large(large);
             let bytes = large.bytes();
+            // SAFETY: a slice of a chunk that the region has.
+            let pool = unsafe { fit::pool_of(address) };
             equal(
                 "a large block has as many slices as it needs",
                 address,
-                bytes.div_ceil(SLICE),
+                bytes.div_ceil(pool.grain()),
                 slices,
+            )?;
+            let room = pool.room(address, head.slices());
+            equal(
+                "a large block fits its span",
+                address,
+                room.max(bytes),
+                room,
             )?;
             report.large_blocks += 1;
             report.live_blocks += 1;
@@ -284,7 +318,10 @@ fn check_span(address: usize, report: &mut CheckReport) -> Result<usize, Violati
             )?;
         }
     }
+    // SAFETY: a slice of a chunk that the region has.
+    let room = unsafe { fit::pool_of(address) }.room(address, head.slices());
     report.used_slices += slices as u64;
+    report.used_bytes += room as u64;
     Ok(slices)
 }
 
@@ -299,8 +336,8 @@ fn check_run(run: &Run) -> Result<u32, Violation> {
         let exact = run.slot_of(slot.addr()).0 as usize * run.row().size as usize;
         equal("a free slot is a slot of its run", address, offset, exact)?;
         free += 1;
-        if free > run.row().slots {
-            equal("the free list ends", address, free, run.row().slots)?;
+        if free > run.slots() {
+            equal("the free list ends", address, free, run.slots())?;
         }
         // SAFETY: a slot on the free list holds its link.
         slot = unsafe { (*slot).next };
@@ -311,13 +348,16 @@ fn check_run(run: &Run) -> Result<u32, Violation> {
         run.available() + run.withdrawn(),
         run.used() + free,
     )?;
-    let most = run.row().slots;
+    let most = run.slots();
     equal(
         "slots are as many as fit",
         address,
         most.max(run.available()),
         most,
     )?;
+    let room = run.pool().room(address, run.head.slices());
+    let bytes = most as usize * run.row().size as usize;
+    equal("a run fits its span", address, room.max(bytes), room)?;
     let live = run.used().checked_sub(waiting);
     equal("waiting slots are used", address, live.is_some(), true)?;
     if run.remote.state() == State::Full {
@@ -333,6 +373,9 @@ fn check_bins(bins: &Bins) -> Result<u64, Violation> {
     for (class, row) in TABLE.iter().enumerate() {
         let mut previous = core::ptr::null::<Run>();
         let current = bins.bin[class].current();
+        // SAFETY: runs that are current are alive, or the empty run.
+        let is_apart = unsafe { (*current).is_apart() };
+        equal("the current run serves all", address, is_apart, false)?;
         let mut has_current = core::ptr::eq(current, empty_run());
         for run in bins.runs(class) {
             let at = core::ptr::from_ref(run);
@@ -372,19 +415,10 @@ fn check_bins(bins: &Bins) -> Result<u64, Violation> {
 /// Runs that are full, or wait to be taken up again.
 fn count_full() -> u64 {
     let mut full = 0;
-    for region in DEFAULT.regions() {
-        for chunk in fit::chunks(region) {
-            let free = fit::view(region, chunk).free;
-            for slice in (0..CHUNK_SLICES).filter(|slice| free >> slice & 1 == 0) {
-                // SAFETY: a slice of a chunk that the region has.
-                let head = unsafe { Head::of_slice(region.chunk_address(chunk) + slice * SLICE) };
-                if head.kind() == Kind::Run {
-                    // SAFETY: the head says so.
-                    let run = unsafe { &*core::ptr::from_ref(head).cast::<Run>() };
-                    full += u64::from(run.remote.state() != State::Owned);
-                }
-            }
-        }
+    for pool in fixed::all() {
+        for_each_run(pool, |run| {
+            full += u64::from(run.remote.state() != State::Owned)
+        });
     }
     full
 }

@@ -6,6 +6,8 @@
 //! with read-modify-writes, so the later one sees the earlier one's word and corrects it.
 
 use super::bits::{first_fit, longest, mask};
+#[cfg(not(loom))]
+use crate::os::sync::AtomicPtr;
 use crate::os::sync::{AtomicU8, AtomicU64, Ordering};
 
 /// What a chunk's slices are: bit i speaks of slice i.
@@ -22,7 +24,9 @@ pub(crate) struct ChunkRecord {
     pub(crate) aged: AtomicU64,
     /// Free, and reads as zero once committed.
     pub(crate) zero: AtomicU64,
-    unused: [u64; 3],
+    /// The pool that has the chunk.
+    pub(crate) pool: AtomicPtr<crate::pool::Pool>,
+    unused: [u64; 2],
 }
 
 #[cfg(not(loom))]
@@ -36,11 +40,12 @@ pub(crate) struct Slots<'a> {
 }
 
 impl Slots<'_> {
-    /// Claims the lowest span of `count` slices at a multiple of `align`; the first slice's bit.
-    pub(crate) fn claim(self, count: u32, align: u32) -> Option<u32> {
+    /// Claims the lowest span of `count` slices of `these` at a multiple of `align`; the first
+    /// slice's bit.
+    pub(crate) fn claim(self, count: u32, align: u32, these: u64) -> Option<u32> {
         let mut word = self.free.load(Ordering::Relaxed);
         loop {
-            let Some(first) = first_fit(word, count, align) else {
+            let Some(first) = first_fit(word & these, count, align) else {
                 // The byte promised more, or the alignment was in the way.
                 self.refresh();
                 return None;
@@ -156,8 +161,8 @@ mod models {
         loom::model(|| {
             let chunk = Chunk::new(0b111);
             let other = Arc::clone(&chunk);
-            let thread = thread::spawn(move || other.slots().claim(2, 1));
-            let mine = chunk.slots().claim(2, 1);
+            let thread = thread::spawn(move || other.slots().claim(2, 1, u64::MAX));
+            let mine = chunk.slots().claim(2, 1, u64::MAX);
             let theirs = thread.join().unwrap();
             assert!(
                 mine.is_some() != theirs.is_some(),
@@ -175,7 +180,7 @@ mod models {
             let thread = thread::spawn(move || {
                 other.slots().release(0b1100);
             });
-            let claimed = chunk.slots().claim(2, 2);
+            let claimed = chunk.slots().claim(2, 2, u64::MAX);
             thread.join().unwrap();
             assert_eq!(claimed, Some(0));
             chunk.agrees();
@@ -192,7 +197,7 @@ mod models {
                 other.slots().release(taken);
                 taken
             });
-            let mine = chunk.slots().claim(1, 1);
+            let mine = chunk.slots().claim(1, 1, u64::MAX);
             let taken = thread.join().unwrap();
             if taken == 0b11 && mine.is_none() {
                 chunk.agrees();

@@ -14,10 +14,10 @@ use super::fit::{chunks, record, slots};
 use crate::os::lock::{Guard, Lock};
 use crate::os::map;
 use crate::os::process::page_size;
-use crate::os::sync::{AtomicU64, Ordering::Relaxed};
-use crate::pool::Pool;
+use crate::os::sync::{AtomicU64, Ordering, Ordering::Relaxed};
 use crate::pool::region::{DESCRIPTOR, Region, descriptor_address};
-use crate::units::SLICE;
+use crate::pool::{Pool, fixed};
+use crate::units::{SLICE, Slices};
 
 /// Periods of a decay time.
 pub(crate) const PERIODS: u64 = 4;
@@ -27,7 +27,7 @@ const TICKS: u64 = 8;
 /// Intervals of a period: one to see what is dirty, then one for each tick.
 const INTERVALS: u64 = TICKS + 1;
 
-/// The clock of a pool's decay.
+/// The clock of the decay of all pools.
 pub(crate) struct Decay {
     /// When the next tick is due, in milliseconds; read without the lock.
     due: AtomicU64,
@@ -44,7 +44,7 @@ pub(crate) struct State {
     quota: u64,
 }
 
-/// The clock of the default pool.
+/// The clock.
 pub(crate) static DECAY: Decay = Decay {
     due: AtomicU64::new(0),
     millis: AtomicU64::new(crate::config::DECAY_MILLIS),
@@ -71,7 +71,7 @@ impl Decay {
     }
 
     /// Purges what is due at `now`. Called from slow paths.
-    pub(crate) fn tick(&self, pool: &Pool, now: u64) {
+    pub(crate) fn tick(&self, now: u64) {
         let due = self.due.load(Relaxed);
         if now < due {
             return;
@@ -90,7 +90,8 @@ impl Decay {
         // A thread that comes late does the ticks that were missed.
         let ticks = 1 + (now - due) / interval;
         if state.left == 0 {
-            state.quota = begin_period(pool).div_ceil(TICKS);
+            fixed::all().for_each(Pool::end_if_over);
+            state.quota = fixed::all().map(begin_period).sum::<u64>().div_ceil(TICKS);
             state.left = TICKS;
             // Nobody came by for a whole period: what is dirty has been so for at least that.
             if ticks <= TICKS {
@@ -104,7 +105,7 @@ impl Decay {
         } else {
             state.quota * ticks
         };
-        purge_aged(pool, most);
+        purge_aged(most);
     }
 
     /// Keeps everybody else from giving memory back until the guard is dropped.
@@ -128,8 +129,31 @@ impl Decay {
     }
 }
 
+/// Counts the beginnings and the ends of what claims free slices in order to purge them: odd while
+/// somebody does.
+static PURGES: AtomicU64 = AtomicU64::new(0);
+
+/// Runs `search` for free slices again for as long as it finds none and some were just being
+/// purged: those are claimed for that time, and free nevertheless.
+pub(super) fn past_purges<T, E>(search: impl Fn() -> Result<T, E>) -> Result<T, E> {
+    loop {
+        // Acquire here pairs with the Release in `purge_in_chunk`: what was purged is free again.
+        let before = PURGES.load(Ordering::Acquire);
+        let result = search();
+        if result.is_ok() {
+            return result;
+        }
+        if PURGES.load(Ordering::Acquire) % 2 == 1 {
+            drop(DECAY.hold());
+        }
+        if PURGES.load(Ordering::Acquire) == before {
+            return result;
+        }
+    }
+}
+
 /// Marks everything that is free and dirty as aged; how many slices that is.
-fn begin_period(pool: &Pool) -> u64 {
+fn begin_period(pool: &'static Pool) -> u64 {
     let mut aged = 0;
     for region in pool.regions() {
         for chunk in chunks(region) {
@@ -146,51 +170,64 @@ fn begin_period(pool: &Pool) -> u64 {
     aged
 }
 
-/// Purges up to `most` aged slices, from the highest address down.
-fn purge_aged(pool: &Pool, most: u64) {
+/// Purges up to `most` aged slices, of each pool from the highest address down.
+fn purge_aged(most: u64) {
     let mut left = most;
-    for region in pool.regions().iter().rev() {
-        for chunk in chunks(region).rev() {
-            if left == 0 {
-                return;
-            }
-            let aged = record(region, chunk).aged.load(Relaxed);
-            if aged != 0 {
-                left = left.saturating_sub(purge_in_chunk(pool, region, chunk, aged));
+    for pool in fixed::all() {
+        for region in pool.regions().iter().rev() {
+            for chunk in chunks(region).rev() {
+                if left == 0 {
+                    return;
+                }
+                let aged = record(region, chunk).aged.load(Relaxed);
+                if aged != 0 {
+                    left = left.saturating_sub(purge_in_chunk(pool, region, chunk, aged));
+                }
             }
         }
     }
 }
 
-/// Purges everything that is free and dirty, now. Returns the bytes given back. The guard keeps
-/// others from doing the same.
-pub(crate) fn purge_all(pool: &Pool, _held: &Guard<'_, State>) -> u64 {
-    let mut slices = 0;
-    for region in pool.regions() {
-        for chunk in chunks(region) {
-            let dirty = record(region, chunk).dirty.load(Relaxed);
-            if dirty != 0 {
-                slices += purge_in_chunk(pool, region, chunk, dirty);
+/// Purges everything that is free and dirty, now, and lets pools end that are over. Returns the
+/// bytes given back. The guard keeps others from doing the same.
+pub(crate) fn purge_all(_held: &Guard<'_, State>) -> u64 {
+    let mut bytes = 0;
+    for pool in fixed::all() {
+        for region in pool.regions() {
+            for chunk in chunks(region) {
+                let dirty = record(region, chunk).dirty.load(Relaxed);
+                if dirty != 0 {
+                    let slices = purge_in_chunk(pool, region, chunk, dirty);
+                    bytes += slices * pool.grain() as u64;
+                }
             }
         }
+        pool.end_if_over();
     }
-    slices * SLICE as u64
+    bytes
 }
 
 /// Purges those slices of `wanted` that are free and dirty. Returns how many were.
 fn purge_in_chunk(pool: &Pool, region: &Region, chunk: usize, wanted: u64) -> u64 {
     let slots = slots(region, chunk);
     let record = record(region, chunk);
+    PURGES.fetch_add(1, Ordering::Release);
     let taken = slots.claim_any(wanted);
     // Only the claimer changes the bits of a claimed slice, so this is stable now.
     let dirty = taken & record.dirty.load(Relaxed);
     let mut purged = 0;
     for (first, count) in spans(dirty) {
         let address = region.chunk_address(chunk) + first as usize * SLICE;
+        let len = pool.mapped(address, Slices(count as usize));
         // SAFETY: committed slices, claimed above, whose contents nobody wants.
-        if unsafe { map::purge(address, count as usize * SLICE) }.is_ok() {
+        if unsafe { pool.kind().purge(address, len) }.is_ok() {
             purged |= mask(first, count);
         }
+    }
+    if pool.commits_anew() {
+        record.committed.fetch_and(!purged, Relaxed);
+        let count = u64::from(purged.count_ones());
+        pool.counts.committed.fetch_sub(count, Relaxed);
     }
     record.dirty.fetch_and(!purged, Relaxed);
     record.aged.fetch_and(!wanted, Relaxed);
@@ -203,6 +240,7 @@ fn purge_in_chunk(pool: &Pool, region: &Region, chunk: usize, wanted: u64) -> u6
         slots.release(taken);
         region.lowest.lower(chunk);
     }
+    PURGES.fetch_add(1, Ordering::Release);
     count
 }
 

@@ -1,17 +1,18 @@
 //! Spans of slices: first fit by address, so that a heap drains from the top.
 //!
-//! A span that fits a chunk is claimed with one compare-and-swap and no lock. A longer one starts
-//! and ends at any slice; it is claimed chunk by chunk under the pool's growth lock and rolled
-//! back where somebody without the lock was faster.
+//! A span that fits a chunk is claimed with one compare-and-swap and no lock; for others see
+//! [`across`](super::across).
 
+use super::across::{across_chunks, claim_range, grow_over};
 use super::bits::{mask, spans};
 use super::chunk::{ChunkRecord, Slots};
+use super::decay;
 use crate::os::lock::Guard;
-use crate::os::map::{self, Refused};
+use crate::os::map::Refused;
 use crate::os::sync::{AtomicU8, Ordering, Ordering::Relaxed};
-use crate::pool::region::{FIRST_CHUNK, REGION, Region};
+use crate::pool::region::{Region, record_address};
 use crate::pool::{AllocFailure, Pool};
-use crate::units::{CHUNK, CHUNK_SLICES, SLICE, Slices, round_up};
+use crate::units::{CHUNK, CHUNK_SLICES, SLICE, Slices};
 
 /// A span that was claimed: committed, and its claimer's alone.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +57,7 @@ pub(super) fn slots(region: &Region, chunk: usize) -> Slots<'_> {
 }
 
 /// The parts of a range of slices chunk by chunk: chunk and mask.
-fn pieces(first: usize, count: usize) -> impl Iterator<Item = (usize, u64)> + Clone {
+pub(super) fn pieces(first: usize, count: usize) -> impl Iterator<Item = (usize, u64)> + Clone {
     let end = first + count;
     (first / CHUNK_SLICES..end.div_ceil(CHUNK_SLICES)).map(move |chunk| {
         let from = first.max(chunk * CHUNK_SLICES) - chunk * CHUNK_SLICES;
@@ -65,67 +66,137 @@ fn pieces(first: usize, count: usize) -> impl Iterator<Item = (usize, u64)> + Cl
     })
 }
 
-/// Claims a span of `slices` at a multiple of `align` slices, a power of two.
+/// The span that is searched for.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    /// Slices.
+    pub(super) count: usize,
+    /// In slices.
+    pub(super) align: usize,
+    /// Whether it may end at the end of a pool of a set size, where a slice has fewer bytes.
+    may_be_last: bool,
+}
+
+impl Shape {
+    /// Those slices of a chunk that the span may have.
+    #[inline]
+    fn allowed(&self, region: &Region, chunk: usize) -> u64 {
+        let slices = region.slices_in(chunk);
+        if self.may_be_last || chunk + 1 < region.end() {
+            slices
+        } else {
+            slices >> 1
+        }
+    }
+
+    /// One past the last slice of a region that the span may have.
+    pub(super) fn limit(&self, region: &Region) -> usize {
+        let last = region.end() - 1;
+        last * CHUNK_SLICES + self.allowed(region, last).count_ones() as usize
+    }
+}
+
+/// Claims a span of `slices` at a multiple of `align` slices, a power of two. At the end of a pool
+/// of a set size it may have fewer bytes, but at least `least`.
 pub(crate) fn allocate(
     pool: &Pool,
     slices: Slices,
     align: Slices,
+    least: usize,
     zeroing: Zeroing,
 ) -> Result<Span, AllocFailure> {
-    pool.counts.requests.fetch_add(1, Relaxed);
-    let count = slices.0.max(1);
-    let claimed = if count <= CHUNK_SLICES && align.0 <= CHUNK_SLICES {
-        in_one_chunk(pool, count as u32, align.0 as u32)
-    } else {
-        across_chunks(pool, count, align.0)
-    };
-    let result = claimed.and_then(|(region, first)| take_over(pool, region, first, count, zeroing));
-    if result.is_err() {
-        pool.counts.failures.fetch_add(1, Relaxed);
+    if pool.is_fixed() {
+        let search = || allocate_once(pool, slices, align, least, zeroing);
+        return decay::past_purges(search);
     }
-    result
+    allocate_once(pool, slices, align, least, zeroing)
 }
 
-fn in_one_chunk(pool: &Pool, count: u32, align: u32) -> Result<(&Region, usize), AllocFailure> {
-    let search = || {
-        pool.regions()
-            .iter()
-            .find_map(|region| search_region(region, count, align).map(|first| (region, first)))
+#[inline]
+fn allocate_once(
+    pool: &Pool,
+    slices: Slices,
+    align: Slices,
+    least: usize,
+    zeroing: Zeroing,
+) -> Result<Span, AllocFailure> {
+    let count = slices.0.max(1);
+    let shape = Shape {
+        count,
+        align: align.0,
+        may_be_last: !pool.is_fixed() || pool.room_at_end(Slices(count)) >= least,
     };
-    if let Some(found) = search() {
-        return Ok(found);
+    // In a pool of a set size the ends of chunks leave no holes.
+    let fits_chunk = count <= CHUNK_SLICES && align.0 <= CHUNK_SLICES;
+    let claimed = if fits_chunk && (count == 1 || !pool.is_fixed()) {
+        in_one_chunk(pool, shape)
+    } else {
+        across_chunks(pool, shape)
+    };
+    claimed.and_then(|(region, first)| take_over(pool, region, first, count, zeroing))
+}
+
+#[inline]
+fn in_one_chunk(pool: &Pool, shape: Shape) -> Result<(&Region, usize), AllocFailure> {
+    match search(pool, shape) {
+        Some(found) => Ok(found),
+        None => in_new_chunk(pool, shape),
     }
+}
+
+#[inline(always)]
+fn search(pool: &Pool, shape: Shape) -> Option<(&Region, usize)> {
+    for region in pool.regions() {
+        if let Some(first) = search_region(region, shape) {
+            return Some((region, first));
+        }
+    }
+    None
+}
+
+#[cold]
+#[inline(never)]
+fn in_new_chunk(pool: &Pool, shape: Shape) -> Result<(&Region, usize), AllocFailure> {
+    let can_grow = |region: &&Region| region.grown() < region.end();
     let growth = pool.growth.lock();
-    // Another thread may have grown the pool in the meantime.
-    if let Some(found) = search() {
+    // Another thread may have grown the pool in the meantime, or held slices that it did not need.
+    if let Some(found) = search(pool, shape) {
         return Ok(found);
     }
-    let region = match pool
-        .regions()
-        .iter()
-        .find(|region| region.grown() < region.end())
-    {
+    let region = match pool.regions().iter().find(can_grow) {
         Some(region) => region,
         None => pool.add_region(CHUNK, &growth)?,
     };
     let chunk = region.grown();
-    grow(pool, region, chunk + 1, |_| mask(0, count), &growth)?;
+    let claimed = mask(0, shape.count as u32);
+    if claimed & !shape.allowed(region, chunk) != 0 {
+        return Err(full(shape));
+    }
+    grow(pool, region, chunk + 1, |_| claimed, &growth)?;
     Ok((region, chunk * CHUNK_SLICES))
 }
 
+pub(super) fn full(shape: Shape) -> AllocFailure {
+    AllocFailure::PoolsFull {
+        bytes: shape.count as u64 * SLICE as u64,
+    }
+}
+
 /// First fit by address among the chunks that the region has.
-fn search_region(region: &Region, count: u32, align: u32) -> Option<usize> {
+#[inline(always)]
+fn search_region(region: &Region, shape: Shape) -> Option<usize> {
+    let (count, align) = (shape.count as u32, shape.align as u32);
     let seen = region.lowest.begin();
     let end = region.grown();
     let mut lowest = None;
     let mut found = None;
-    for chunk in seen.index()..end {
+    for chunk in seen.index().max(region.first())..end {
         let slots = slots(region, chunk);
         let longest = slots.longest.load(Relaxed);
         if longest > 0 {
             lowest.get_or_insert(chunk);
             if u32::from(longest) >= count
-                && let Some(first) = slots.claim(count, align)
+                && let Some(first) = slots.claim(count, align, shape.allowed(region, chunk))
             {
                 found = Some(chunk * CHUNK_SLICES + first as usize);
                 break;
@@ -138,7 +209,7 @@ fn search_region(region: &Region, count: u32, align: u32) -> Option<usize> {
 
 /// Adds the chunks from the region's last to below `end`, with the slices in `claimed(chunk)`
 /// taken already.
-fn grow(
+pub(super) fn grow(
     pool: &Pool,
     region: &Region,
     end: usize,
@@ -148,8 +219,15 @@ fn grow(
     pool.commit_descriptors(region, end, growth)?;
     for chunk in region.grown()..end {
         let record = record(region, chunk);
-        record.free.store(!claimed(chunk), Relaxed);
+        let owner = core::ptr::from_ref(pool);
+        owner.expose_provenance();
+        record.pool.store(owner.cast_mut(), Relaxed);
+        record
+            .free
+            .store(region.slices_in(chunk) & !claimed(chunk), Relaxed);
         record.committed.store(0, Relaxed);
+        record.dirty.store(0, Relaxed);
+        record.aged.store(0, Relaxed);
         record.zero.store(u64::MAX, Relaxed);
         slots(region, chunk).refresh();
     }
@@ -157,136 +235,8 @@ fn grow(
     Ok(())
 }
 
-fn across_chunks(
-    pool: &Pool,
-    count: usize,
-    align: usize,
-) -> Result<(&Region, usize), AllocFailure> {
-    let needed = match count.checked_add(align) {
-        Some(sum) if sum < REGION / SLICE => sum * SLICE,
-        _ => {
-            return Err(AllocFailure::TooLarge {
-                bytes: count as u64 * SLICE as u64,
-            });
-        }
-    };
-    let growth = pool.growth.lock();
-    for region in pool.regions() {
-        if let Some(first) = claim_across(pool, region, count, align, &growth)? {
-            return Ok((region, first));
-        }
-    }
-    let region = pool.add_region(needed, &growth)?;
-    match claim_across(pool, region, count, align, &growth)? {
-        Some(first) => Ok((region, first)),
-        None => Err(AllocFailure::TooLarge {
-            bytes: needed as u64,
-        }),
-    }
-}
-
-/// The lowest free range of the region, its chunks that do not exist yet included.
-fn claim_across(
-    pool: &Pool,
-    region: &Region,
-    count: usize,
-    align: usize,
-    growth: &Guard<'_, ()>,
-) -> Result<Option<usize>, AllocFailure> {
-    let fits = |start: usize, end: usize| {
-        let first = round_up(start, align);
-        (first + count <= end).then_some(first)
-    };
-    let grown = region.grown();
-    // Where the run of free slices that the search is in begins.
-    let mut start = region.lowest.begin().index().min(grown) * CHUNK_SLICES;
-    for chunk in start / CHUNK_SLICES..grown {
-        let base = chunk * CHUNK_SLICES;
-        let free = record(region, chunk).free.load(Relaxed);
-        if free == u64::MAX {
-            continue;
-        }
-        let end = base + free.trailing_ones() as usize;
-        if let Some(first) = fits(start, end)
-            && claim_range(region, first, count)
-        {
-            return Ok(Some(first));
-        }
-        start = base + CHUNK_SLICES - free.leading_ones() as usize;
-    }
-    let limit = region.end() * CHUNK_SLICES;
-    let Some(first) = fits(start, limit) else {
-        return Ok(None);
-    };
-    let old_end = grown * CHUNK_SLICES;
-    let end = first + count;
-    // The part below what exists is claimed first: it may be lost to a thread without the lock.
-    let below = end.min(old_end).saturating_sub(first);
-    if below > 0 && !claim_range(region, first, below) {
-        // Lost: then behind all that exists.
-        let Some(first) = fits(old_end, limit) else {
-            return Ok(None);
-        };
-        grow_over(pool, region, first, count, growth)?;
-        return Ok(Some(first));
-    }
-    if end > old_end {
-        let rest = first.max(old_end);
-        if let Err(failure) = grow_over(pool, region, rest, end - rest, growth) {
-            if below > 0 {
-                give_back(region, first, below);
-            }
-            return Err(failure);
-        }
-    }
-    Ok(Some(first))
-}
-
-/// Grows the region so that it holds the range, which is claimed on the way.
-fn grow_over(
-    pool: &Pool,
-    region: &Region,
-    first: usize,
-    count: usize,
-    growth: &Guard<'_, ()>,
-) -> Result<(), AllocFailure> {
-    let claimed = |chunk: usize| {
-        pieces(first, count)
-            .find(|piece| piece.0 == chunk)
-            .map_or(0, |piece| piece.1)
-    };
-    let end = (first + count).div_ceil(CHUNK_SLICES);
-    let old_end = region.grown();
-    let full = |chunk: usize| {
-        // Chunks inside the range need no search among the pieces.
-        let base = chunk * CHUNK_SLICES;
-        if base >= first && base + CHUNK_SLICES <= first + count {
-            u64::MAX
-        } else {
-            claimed(chunk)
-        }
-    };
-    grow(pool, region, end, full, growth)?;
-    region.lowest.lower(old_end);
-    Ok(())
-}
-
-/// Claims exactly a range below `region.grown()`, or nothing.
-fn claim_range(region: &Region, first: usize, count: usize) -> bool {
-    for (index, (chunk, wanted)) in pieces(first, count).enumerate() {
-        if !slots(region, chunk).claim_exactly(wanted) {
-            for (chunk, taken) in pieces(first, count).take(index) {
-                slots(region, chunk).release(taken);
-            }
-            region.lowest.lower(first / CHUNK_SLICES);
-            return false;
-        }
-    }
-    true
-}
-
 /// Undoes a claim whose slices nobody has touched.
-fn give_back(region: &Region, first: usize, count: usize) {
+pub(super) fn give_back(region: &Region, first: usize, count: usize) {
     for (chunk, taken) in pieces(first, count) {
         slots(region, chunk).release(taken);
     }
@@ -324,7 +274,7 @@ fn take_over(
         if zeroed != wanted {
             zero = false;
             if zeroing == Zeroing::Whole {
-                fill_with_zero(region.chunk_address(chunk), wanted & !zeroed, count);
+                fill_with_zero(pool, region.chunk_address(chunk), wanted & !zeroed, count);
             }
         }
         if zeroed != 0 {
@@ -348,11 +298,12 @@ fn take_over(
 const TAKE_AWAY_MIN: usize = (64 << 20) / SLICE;
 
 /// Clears slices of a chunk that belong to a span of `count`, committed and its claimer's own.
-fn fill_with_zero(chunk: usize, slices: u64, count: usize) {
+fn fill_with_zero(pool: &Pool, chunk: usize, slices: u64, count: usize) {
     for (first, length) in spans(slices) {
         // SAFETY: slices of the claimer's own, whose contents nobody wants.
         unsafe {
             clear(
+                pool,
                 chunk + first as usize * SLICE,
                 length as usize * SLICE,
                 count,
@@ -365,10 +316,13 @@ fn fill_with_zero(chunk: usize, slices: u64, count: usize) {
 ///
 /// # Safety
 /// Whole committed pages of the caller's, whose contents nobody wants.
-pub(super) unsafe fn clear(address: usize, len: usize, count: usize) {
+unsafe fn clear(pool: &Pool, address: usize, len: usize, count: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        if count < TAKE_AWAY_MIN || map::purge(address, len).is_err() {
+        let is_taken_away = count >= TAKE_AWAY_MIN
+            && !pool.commits_anew()
+            && pool.kind().purge(address, len).is_ok();
+        if !is_taken_away {
             core::ptr::write_bytes(address as *mut u8, 0, len);
         }
     }
@@ -382,17 +336,18 @@ fn commit(pool: &Pool, region: &Region, first: usize, count: usize) -> Result<()
     // Making a slice that is free or another's readable and writable changes nothing for it.
     let (address, len) = (region.chunk_address(from), (to - from) * CHUNK);
     // SAFETY: chunks of this region's reservation.
-    let whole = unsafe { map::commit(address, len) };
-    if whole.is_ok() && pool.huge_pages() {
-        // SAFETY: committed just now.
-        unsafe { map::advise_huge(address, len, true) };
-    }
-    if whole.is_err() {
+    let whole = !pool.commits_anew() && unsafe { pool.commit(address, len) }.is_ok();
+    if !whole {
+        let (address, slices) = (region.base() + first * SLICE, Slices(count));
         // SAFETY: as above.
-        unsafe { map::commit(region.base() + first * SLICE, count * SLICE)? };
+        unsafe { pool.commit(address, pool.mapped(address, slices))? };
     }
     for (chunk, wanted) in pieces(first, count) {
-        let usable = if whole.is_ok() { u64::MAX } else { wanted };
+        let usable = if whole {
+            region.slices_in(chunk)
+        } else {
+            wanted
+        };
         // Release pairs with the Acquire in `take_over`.
         let before = record(region, chunk)
             .committed
@@ -429,8 +384,24 @@ pub(crate) unsafe fn release(pool: &Pool, address: usize, slices: Slices, conten
         }
         slots(region, chunk).release(range);
     }
-    pool.counts.used.fetch_sub(slices.0 as u64, Relaxed);
     region.lowest.lower(first / CHUNK_SLICES);
+    // Last, since the pool may be over with it. Release pairs with the Acquire of who ends it.
+    pool.counts
+        .used
+        .fetch_sub(slices.0 as u64, Ordering::Release);
+}
+
+/// The pool that has the slice at `address`.
+///
+/// # Safety
+/// The address lies in a slice that was claimed from a pool.
+#[inline]
+pub(crate) unsafe fn pool_of(address: usize) -> &'static Pool {
+    // SAFETY: the caller's promise: the chunk has a record, and pools are never given up.
+    unsafe {
+        let record = &*(record_address(address) as *const ChunkRecord);
+        &*record.pool.load(Relaxed)
+    }
 }
 
 /// Claims the `more` slices right behind a span that ends at `end`, so that it grows in place.
@@ -442,7 +413,7 @@ pub(crate) fn extend(pool: &Pool, end: usize, more: Slices) -> bool {
     };
     let first = (end - region.base()) / SLICE;
     let last = (first + more.0).div_ceil(CHUNK_SLICES);
-    if last > region.end() {
+    if last > region.end() || (pool.is_fixed() && first + more.0 > region.slices_end()) {
         return false;
     }
     if last > region.grown() || more.0 > CHUNK_SLICES {
@@ -471,13 +442,13 @@ pub(crate) fn extend(pool: &Pool, end: usize, more: Slices) -> bool {
 pub(crate) fn mend_hints(pool: &Pool) {
     for region in pool.regions() {
         chunks(region).for_each(|chunk| slots(region, chunk).refresh());
-        region.lowest.lower(FIRST_CHUNK);
+        region.lowest.lower(region.first());
     }
 }
 
 /// The chunks of a region that have a record.
 pub(crate) fn chunks(region: &Region) -> core::ops::Range<usize> {
-    FIRST_CHUNK..region.grown()
+    region.first()..region.grown()
 }
 
 /// The slices of a chunk that belong to nobody, a bit each.

@@ -2,7 +2,7 @@
 
 use super::fit::{Contents, Zeroing, allocate, extend, release};
 use crate::pool::Pool;
-use crate::pool::region::FIRST_CHUNK;
+use crate::pool::region::{FIRST_CHUNK, REGIONS, Region};
 use crate::units::{CHUNK, CHUNK_SLICES, SLICE, Slices};
 use proptest::prelude::*;
 use std::vec::Vec;
@@ -39,10 +39,11 @@ struct Model {
 impl Model {
     fn new() -> Model {
         // One pool for all cases: each would take a region slot for good.
-        static POOL: Pool = Pool::growing();
+        static PARTS: [Region; REGIONS] = [const { Region::new() }; REGIONS];
+        static POOL: Pool = Pool::growing(&PARTS);
         let pool = &POOL;
         pool.set_region_bytes(CHUNKS * CHUNK);
-        let first = allocate(pool, Slices(1), Slices(1), Zeroing::None).unwrap();
+        let first = allocate(pool, Slices(1), Slices(1), SLICE, Zeroing::None).unwrap();
         let base = first.address;
         assert_eq!(pool.regions()[0].chunk_address(FIRST_CHUNK), base);
         // SAFETY: taken just now.
@@ -78,6 +79,7 @@ impl Model {
                     self.pool,
                     Slices(slices),
                     Slices(1 << align),
+                    slices * SLICE,
                     Zeroing::Whole,
                 );
                 let first = (span.unwrap().address - self.base) / SLICE;

@@ -12,7 +12,8 @@ use crate::class::class_of_layout;
 use crate::os::map;
 use crate::os::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
-use crate::pool::{AllocFailure, Pool, page_rounded, router};
+use crate::pool::router::{self, Wanted};
+use crate::pool::{AllocFailure, Pool, page_rounded};
 use crate::units::{ClassIndex, OwnerTag, SLICE, Slices};
 use core::alloc::Layout;
 
@@ -57,22 +58,26 @@ pub(crate) fn block_size(layout: Layout) -> usize {
     }
 }
 
-/// A block of `size` bytes at a multiple of `align`, booked to `tag`.
+/// A block for what is wanted, booked to `tag`.
 pub(crate) fn allocate(
-    size: usize,
-    align: usize,
+    wanted: &Wanted,
     tag: OwnerTag,
     zeroing: Zeroing,
 ) -> Result<Block, AllocFailure> {
-    let too_large = AllocFailure::TooLarge { bytes: size as u64 };
-    let bytes = block_bytes(size).ok_or(too_large)?;
-    let slices = Slices::holding(bytes).ok_or(too_large)?;
-    if u32::try_from(slices.0).is_err() {
-        return Err(too_large);
-    }
-    let align = Slices(align.div_ceil(SLICE).max(1));
-    let span = fit::allocate(router::route(bytes), slices, align, zeroing)?;
-    Ok(describe(span, bytes, tag))
+    let too_large = AllocFailure::TooLarge {
+        bytes: wanted.size as u64,
+    };
+    let bytes = block_bytes(wanted.size).ok_or(too_large)?;
+    let align = Slices(wanted.align.div_ceil(SLICE).max(1));
+    router::in_order(wanted, tag, |pool, _| {
+        let slices = pool.slices_for(bytes).ok_or(too_large)?;
+        if u32::try_from(slices.0).is_err() {
+            return Err(too_large);
+        }
+        pool.counts.requests.fetch_add(1, Relaxed);
+        let span = fit::allocate(pool, slices, align, bytes, zeroing)?;
+        Ok(describe(span, bytes, tag))
+    })
 }
 
 fn describe(span: Span, bytes: usize, tag: OwnerTag) -> Block {
@@ -90,16 +95,17 @@ fn describe(span: Span, bytes: usize, tag: OwnerTag) -> Block {
 /// Spans of together at most this many slices are kept for reuse by a thread.
 const KEPT_MAX: usize = (8 << 20) / SLICE;
 
-/// A block from a span that was kept, or else from the pool.
+/// A block from a span that was kept, or else from the pool. Only spans of the growing pool are
+/// kept: in others they may be wanted by another thread.
 pub(crate) fn reuse_or_allocate(
     places: &Places,
-    size: usize,
-    align: usize,
+    wanted: &Wanted,
     tag: OwnerTag,
     zeroing: Zeroing,
 ) -> Result<Block, AllocFailure> {
-    let reused = block_bytes(size)
-        .filter(|&bytes| bytes <= KEPT_MAX * SLICE)
+    let align = wanted.align;
+    let reused = block_bytes(wanted.size)
+        .filter(|&bytes| bytes <= KEPT_MAX * SLICE && router::is_simple() && wanted.pool.is_none())
         .and_then(|bytes| {
             let slices = Slices(bytes.div_ceil(SLICE));
             // SAFETY: what was kept has a descriptor for good, though it may be another's by now.
@@ -128,7 +134,7 @@ pub(crate) fn reuse_or_allocate(
     // where otherwise fresh memory would be touched.
     // SAFETY: each span is handed over when it has left its place.
     places.age(true, |kept| unsafe { release_kept(kept) });
-    allocate(size, align, tag, zeroing)
+    allocate(wanted, tag, zeroing)
 }
 
 /// Gives a span back that was kept.
@@ -157,7 +163,14 @@ impl Large {
     }
 
     fn pool(&self) -> &'static Pool {
-        router::route(self.bytes())
+        // SAFETY: the block's slices were claimed from it.
+        unsafe { fit::pool_of(self.head.address()) }
+    }
+
+    /// Whether its pages can be moved: they are of anonymous memory, and together.
+    fn is_movable(&self) -> bool {
+        let pool = self.pool();
+        !pool.kind().is_object() && !pool.is_small()
     }
 
     /// Gives the block up, keeping its span for reuse if it is small enough.
@@ -166,7 +179,7 @@ impl Large {
     /// The block is alive, nobody uses it any more, and the caller has the places.
     pub(crate) unsafe fn keep_or_release(&self, places: &Places) {
         let slices = self.head.slices().0;
-        if slices > KEPT_MAX || self.head.flags() & MOVED != 0 {
+        if slices > KEPT_MAX || self.head.flags() & MOVED != 0 || self.pool().is_fixed() {
             // SAFETY: the caller's promise.
             return unsafe { self.release() };
         }
@@ -249,13 +262,17 @@ impl Large {
     /// # Safety
     /// The block is alive and the caller's; what lies behind a smaller `size` is given up.
     pub(crate) unsafe fn resize_in_place(&self, size: usize) -> Option<usize> {
+        let pool = self.pool();
         let bytes = block_bytes(size)?;
-        let wanted = Slices::holding(bytes)?;
+        let wanted = pool.slices_for(bytes)?;
         let have = self.head.slices();
         let address = self.head.address();
+        if !pool.admits(size) || bytes > pool.room(address, wanted) {
+            return None;
+        }
         if wanted > have {
             let more = Slices(wanted.0 - have.0);
-            if !fit::extend(self.pool(), address + have.bytes(), more) {
+            if !fit::extend(pool, address + have.bytes(), more) {
                 return None;
             }
             self.head.set_slices(wanted);
@@ -265,7 +282,7 @@ impl Large {
             // SAFETY: the tail is the block's own, and nothing counts on it any more.
             unsafe {
                 match self.contents_left_in(tail.0, tail.1) {
-                    Some(contents) => fit::release(self.pool(), tail.0, tail.1, contents),
+                    Some(contents) => fit::release(pool, tail.0, tail.1, contents),
                     None => self.head.set_slices(have),
                 }
             }
@@ -281,12 +298,21 @@ impl Large {
     /// # Safety
     /// The block is alive and the caller's.
     pub(crate) unsafe fn relocate(&self, size: usize, align: usize) -> Option<Block> {
-        if self.bytes().min(size) < MOVE_MIN || MOVED_ALIVE.load(Relaxed) >= MOVED_MAX {
+        if self.bytes().min(size) < MOVE_MIN
+            || MOVED_ALIVE.load(Relaxed) >= MOVED_MAX
+            || !self.is_movable()
+        {
             return None;
         }
-        let block = allocate(size, align, self.head.tag(), Zeroing::None).ok()?;
+        let layout = Layout::from_size_align(size, align).ok()?;
+        let block = allocate(&Wanted::new(layout), self.head.tag(), Zeroing::None).ok()?;
         // SAFETY: made just now.
         let new = unsafe { of(block.address) };
+        if !new.is_movable() {
+            // SAFETY: nobody has seen it.
+            unsafe { new.release_holding(Contents::Dirty) };
+            return None;
+        }
         // Whole slices, so that nothing of the old ones is left to be purged.
         let (from, to) = (self.head.slices(), new.head.slices());
         // SAFETY: two spans of the caller's, and as much as both have.
@@ -323,7 +349,8 @@ mod tests {
 
     fn make(places: &Places, size: usize) -> &'static Large {
         let tag = OwnerTag::UNATTRIBUTED;
-        let block = reuse_or_allocate(places, size, 8, tag, Zeroing::None).unwrap();
+        let wanted = Wanted::new(Layout::from_size_align(size, 8).unwrap());
+        let block = reuse_or_allocate(places, &wanted, tag, Zeroing::None).unwrap();
         // SAFETY: made just now.
         unsafe { of(block.address) }
     }

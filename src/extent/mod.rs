@@ -6,6 +6,8 @@ pub(crate) mod chunk;
 pub(crate) mod places;
 
 #[cfg(not(loom))]
+mod across;
+#[cfg(not(loom))]
 pub(crate) mod decay;
 #[cfg(not(loom))]
 pub(crate) mod descriptor;
@@ -15,3 +17,5 @@ pub(crate) mod fit;
 mod fit_tests;
 #[cfg(not(loom))]
 pub(crate) mod large;
+#[cfg(not(loom))]
+pub(crate) mod survey;

@@ -8,7 +8,7 @@ use core::ptr::null_mut;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Refused(pub(crate) i32);
 
-const INJECTED: Refused = Refused(libc::ENOMEM);
+pub(super) const INJECTED: Refused = Refused(libc::ENOMEM);
 
 const READ_WRITE: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 
@@ -18,7 +18,7 @@ fn last_error() -> Refused {
 }
 
 /// Runs `call`, whose failure must not be seen in errno, and says whether it returned 0.
-fn keeping_errno(call: impl FnOnce() -> libc::c_int) -> Result<(), Refused> {
+pub(super) fn keeping_errno(call: impl FnOnce() -> libc::c_int) -> Result<(), Refused> {
     // SAFETY: every thread has its errno.
     unsafe {
         let place = libc::__errno_location();
@@ -70,6 +70,14 @@ pub(crate) fn reserve_at(address: usize, len: usize) -> Result<(), Refused> {
 pub(crate) unsafe fn release(address: usize, len: usize) {
     // SAFETY: the caller's promise.
     let _ = keeping_errno(|| unsafe { libc::munmap(address as *mut c_void, len) });
+}
+
+/// Takes away what a range of a reservation holds, and access to it.
+///
+/// # Safety
+/// The range lies in a reservation of ours, and is used by nobody.
+pub(crate) unsafe fn reserve_again(address: usize, len: usize) -> Result<(), Refused> {
+    map_at(address, len, libc::PROT_NONE, libc::MAP_FIXED)
 }
 
 /// Makes a reserved range readable and writable. Its pages are zero until first written.

@@ -16,6 +16,8 @@ pub(crate) mod map;
 #[cfg(all(feature = "mbuf", not(loom)))]
 pub(crate) mod memfd;
 #[cfg(not(loom))]
+pub(crate) mod object;
+#[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]
 pub(crate) mod thread;

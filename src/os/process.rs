@@ -86,6 +86,11 @@ impl<const N: usize> Line<N> {
         }
     }
 
+    /// What it says.
+    pub(crate) fn text(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+
     /// Writes it to standard error; what did not fit was cut off.
     pub(crate) fn print(&self) {
         // SAFETY: the first `len` bytes are written and alive.
@@ -101,6 +106,16 @@ impl<const N: usize> fmt::Write for Line<N> {
         self.len += taken;
         Ok(())
     }
+}
+
+/// Says why on standard error, and ends the process at once.
+pub(crate) fn end_with(text: &str) -> ! {
+    let mut line = Line::<512>::new();
+    let _ = fmt::Write::write_str(&mut line, text);
+    let _ = fmt::Write::write_str(&mut line, "\n");
+    line.print();
+    // SAFETY: no preconditions.
+    unsafe { libc::abort() }
 }
 
 /// Has `hook` called at exit. Returns whether that was possible.

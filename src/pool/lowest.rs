@@ -44,6 +44,14 @@ impl Lowest {
         }
     }
 
+    /// Begins anew at `index`, while nobody searches or releases.
+    #[cfg(not(loom))]
+    pub(crate) fn set(&self, index: usize) {
+        let version = self.0.load(Ordering::Relaxed) & !INDEX;
+        self.0.store(version | index as u64, Ordering::Relaxed);
+        self.lower(index);
+    }
+
     /// Tells that `index` has free slices, after they can be found.
     pub(crate) fn lower(&self, index: usize) {
         let mut now = self.0.load(Ordering::Relaxed);

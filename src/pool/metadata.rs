@@ -57,6 +57,11 @@ pub(super) fn count_mapped(bytes: usize) {
     MAPPED.fetch_add(bytes as u64, Relaxed);
 }
 
+/// Counts table memory that is not used any more.
+pub(super) fn count_unmapped(bytes: usize) {
+    MAPPED.fetch_sub(bytes as u64, Relaxed);
+}
+
 /// Memory for a record of `size` bytes, aligned to 128. Its contents are those of the last record
 /// of that size, or zero. `None` if the kernel refuses.
 pub(crate) fn allocate(size: usize) -> Option<NonNull<u8>> {

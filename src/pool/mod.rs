@@ -1,12 +1,23 @@
 //! Pools: contiguous ranges of slices, what they have given out, and the router that picks one.
 //! Uses `os`. Spans inside a pool are the extent layer's matter.
 
+pub(crate) mod gate;
 pub(crate) mod lowest;
 
 #[cfg(not(loom))]
-mod growing;
+mod backing;
+#[cfg(not(loom))]
+pub(crate) mod bound;
+#[cfg(not(loom))]
+mod failure;
+#[cfg(not(loom))]
+pub(crate) mod fixed;
 #[cfg(not(loom))]
 pub(crate) mod metadata;
+#[cfg(not(loom))]
+mod order;
+#[cfg(not(loom))]
+mod record;
 #[cfg(not(loom))]
 pub(crate) mod region;
 #[cfg(not(loom))]
@@ -19,9 +30,15 @@ mod spec_error;
 mod spec_tests;
 
 #[cfg(not(loom))]
-pub use growing::AllocFailure;
+pub use backing::Backing;
 #[cfg(not(loom))]
-pub(crate) use growing::{DEFAULT, Pool, page_rounded};
+pub use failure::AllocFailure;
+#[cfg(not(loom))]
+pub use fixed::PoolError;
+#[cfg(not(loom))]
+pub use order::{ByOwner, BySize, Chain, Growing, PoolId, PoolOrder, PoolRequest, Router};
+#[cfg(not(loom))]
+pub(crate) use record::{DEFAULT, Pool, page_rounded};
 #[cfg(not(loom))]
 pub use spec::{PoolConfig, PoolSpec};
 #[cfg(not(loom))]

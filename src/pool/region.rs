@@ -13,14 +13,19 @@
 use super::lowest::Lowest;
 use crate::os::map::{self, Refused};
 use crate::os::process::{self, page_size};
-use crate::os::sync::{AtomicU32, AtomicUsize, Ordering};
+use crate::os::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::os::{ADDRESS_BITS, REGION_SHIFT};
-use crate::units::{CHUNK, SLICE, SLICE_SHIFT, round_up};
+use crate::units::{CHUNK, CHUNK_SLICES, SLICE, SLICE_SHIFT, round_up};
 
 /// Bytes of a descriptor.
 pub(crate) const DESCRIPTOR: usize = 128;
 /// Bytes of a chunk's record.
 pub(crate) const CHUNK_RECORD: usize = 64;
+/// Chunks whose descriptors share an OS page with no other chunk's, where regions share a slot.
+pub(super) fn chunks_of_a_page() -> usize {
+    (page_size() / CHUNK_DESCRIPTORS).max(1)
+}
+
 /// Bytes of a region slot.
 pub(crate) const REGION: usize = 1 << REGION_SHIFT;
 /// Chunks that a region slot has room for, those under its own tables included.
@@ -52,6 +57,13 @@ pub(crate) fn descriptor_address(address: usize) -> usize {
     base | offset
 }
 
+/// The record of the chunk that holds `address`. Meaningful only inside a region.
+#[inline]
+pub(crate) fn record_address(address: usize) -> usize {
+    let base = address & !(REGION - 1);
+    base + RECORDS_OFFSET + (address - base) / CHUNK * CHUNK_RECORD
+}
+
 /// The slice whose descriptor is at `descriptor`.
 #[inline]
 pub(crate) fn slice_address(descriptor: usize) -> usize {
@@ -59,12 +71,16 @@ pub(crate) fn slice_address(descriptor: usize) -> usize {
     base | ((descriptor & (TABLE_BYTES - 1)) << (SLICE_SHIFT - DESCRIPTOR.trailing_zeros()))
 }
 
-/// A reserved range of slices with its tables.
+/// A range of slices in a region slot, whose tables describe them.
 pub(crate) struct Region {
-    /// Start of the region slot; 0 until the region is made, constant from then on.
+    /// Start of the region slot; 0 until the region is made.
     base: AtomicUsize,
+    /// The first chunk.
+    first: AtomicU32,
     /// One past the last chunk that may be used.
     end: AtomicU32,
+    /// The slices that there are in the last chunk, a bit each.
+    last: AtomicU64,
     /// One past the last chunk whose record and descriptors are committed.
     grown: AtomicU32,
     /// Bytes of address space that are reserved.
@@ -77,7 +93,9 @@ impl Region {
     pub(crate) const fn new() -> Self {
         Region {
             base: AtomicUsize::new(0),
+            first: AtomicU32::new(FIRST_CHUNK as u32),
             end: AtomicU32::new(0),
+            last: AtomicU64::new(u64::MAX),
             grown: AtomicU32::new(FIRST_CHUNK as u32),
             reserved: AtomicUsize::new(0),
             lowest: Lowest::new(FIRST_CHUNK),
@@ -88,6 +106,27 @@ impl Region {
     #[inline]
     pub(crate) fn base(&self) -> usize {
         self.base.load(Ordering::Relaxed)
+    }
+
+    /// The first chunk.
+    #[inline]
+    pub(crate) fn first(&self) -> usize {
+        self.first.load(Ordering::Relaxed) as usize
+    }
+
+    /// The slices that there are in a chunk, a bit each.
+    pub(crate) fn slices_in(&self, chunk: usize) -> u64 {
+        if chunk + 1 == self.end() {
+            self.last.load(Ordering::Relaxed)
+        } else {
+            u64::MAX
+        }
+    }
+
+    /// One past the last slice, counted from the start of the slot.
+    pub(crate) fn slices_end(&self) -> usize {
+        let last = self.end() - 1;
+        last * CHUNK_SLICES + self.slices_in(last).count_ones() as usize
     }
 
     /// One past the last chunk that may be used.
@@ -130,7 +169,7 @@ impl Region {
         let base = self.base();
         base != 0
             && address & !(REGION - 1) == base
-            && (FIRST_CHUNK..self.grown()).contains(&((address - base) / CHUNK))
+            && (self.first()..self.grown()).contains(&((address - base) / CHUNK))
     }
 
     /// Reserves the region with room for `wanted` bytes of slices, fewer if the limit on address
@@ -226,21 +265,66 @@ impl Region {
         Ok(())
     }
 
+    /// Makes this the range of `slices` slices from chunk `first` on of the slot that another
+    /// region has reserved, with its tables. Nobody uses it.
+    pub(super) fn take_part(&self, slot: &Region, first: usize, slices: usize) {
+        let end = first + slices.div_ceil(CHUNK_SLICES);
+        let rest = slices % CHUNK_SLICES;
+        let last = u64::MAX >> ((CHUNK_SLICES - rest) % CHUNK_SLICES);
+        self.last.store(last, Ordering::Relaxed);
+        self.first.store(first as u32, Ordering::Relaxed);
+        self.end.store(end as u32, Ordering::Relaxed);
+        self.lowest.set(first);
+        self.base.store(slot.base(), Ordering::Relaxed);
+        self.publish(first);
+    }
+
     /// Commits the descriptors of the chunks below `end`. Under the pool's growth lock.
     pub(super) fn commit_descriptors(&self, from: usize, end: usize) -> Result<(), Refused> {
-        let step = page_size().max(SLICE);
-        let address = |chunk: usize| self.base() + chunk * CHUNK_DESCRIPTORS;
-        // Whole steps: what an earlier chunk of the step committed is not committed again.
-        let done = if from == FIRST_CHUNK {
-            address(from) & !(step - 1)
-        } else {
-            round_up(address(from), step)
-        };
-        let to = round_up(address(end), step);
+        let (done, to) = (self.descriptors_to(from), self.descriptors_to(end));
         if to > done {
             // SAFETY: inside this region's reservation.
             unsafe { map::commit(done, to - done)? };
             super::metadata::count_mapped(to - done);
+        }
+        Ok(())
+    }
+
+    /// Where the descriptors end that are committed together with those of the chunks below `end`:
+    /// whole steps, which stay inside the region where it shares a slot with others.
+    fn descriptors_to(&self, end: usize) -> usize {
+        let (step, page) = (page_size().max(SLICE), page_size());
+        let address = |chunk: usize| self.base() + chunk * CHUNK_DESCRIPTORS;
+        let from = address(self.first()) & !(page - 1);
+        if end == self.first() {
+            return from;
+        }
+        let whole = round_up(address(end), step);
+        whole.min(round_up(address(self.end()), page))
+    }
+
+    /// Gives up what the slices of a region hold and takes access away; the descriptors of its
+    /// chunks are committed anew for the next one. Nobody uses it.
+    ///
+    /// # Safety
+    /// The region is part of a slot, and nobody uses any of its slices.
+    pub(super) unsafe fn leave_part(&self) -> Result<(), Refused> {
+        let (from, to) = (
+            self.descriptors_to(self.first()),
+            self.descriptors_to(self.grown()),
+        );
+        let (address, len) = (
+            self.chunk_address(self.first()),
+            (self.end() - self.first()) * CHUNK,
+        );
+        // SAFETY: the caller's promise; descriptors of free slices describe nothing.
+        unsafe {
+            map::reserve_again(address, len)?;
+            map::advise_huge(address, len, false);
+            if to > from {
+                let _ = map::purge(from, to - from);
+                super::metadata::count_unmapped(to - from);
+            }
         }
         Ok(())
     }

@@ -3,13 +3,13 @@
 use super::remote::{FreeSlot, Remote};
 use super::tags::Side;
 use crate::class::SizeClass;
-use crate::extent::bits::mask;
+use crate::extent::bits::{bits, mask};
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::fit::{self, Contents, Zeroing};
 use crate::os::process::page_size;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
-use crate::pool::{AllocFailure, router};
+use crate::pool::{AllocFailure, Pool};
 use crate::units::{ClassIndex, OwnerTag, SLICE, Slices, SlotIndex};
 use core::cell::Cell;
 use core::ptr::{NonNull, null_mut};
@@ -43,6 +43,8 @@ pub(crate) struct Run {
     extended: AtomicU64,
     /// From this many slots that are not the owner's to give on the run is worth filling up again.
     dense: Cell<i32>,
+    /// Slots that there are: fewer than those of the class where the pool has no room for more.
+    slots: Cell<u32>,
     /// Slots that are available.
     available: Cell<u32>,
     /// Waiting slots that are not available any more: their units were purged in the queue.
@@ -67,6 +69,8 @@ pub(crate) const WIDE: usize = 32 << 10;
 const WIDELY_TOUCHED: u8 = 1;
 /// A flag of the head: the arena keeps the run for when it is unused.
 const KEPT: u8 = 2;
+/// A flag of the head: it does not serve all requests of its class.
+const APART: u8 = 4;
 
 const_assert_eq!(size_of::<Run>(), DESCRIPTOR);
 const_assert!(core::mem::offset_of!(Run, remote) == 64);
@@ -100,6 +104,7 @@ pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
     notified_next: AtomicPtr::new(null_mut()),
     side: AtomicPtr::new(null_mut()),
     dense: Cell::new(0),
+    slots: Cell::new(0),
     available: Cell::new(0),
     withdrawn: Cell::new(0),
     seen: Cell::new(0),
@@ -132,20 +137,35 @@ pub(crate) unsafe fn run_of(block: *mut u8, class: ClassIndex) -> *const Run {
 }
 
 impl Run {
-    /// Acquires a run of `class` for the bins at `owner`, whose blocks are booked to `tag`.
+    /// Acquires a run of `class` from a pool for the bins at `owner`, whose blocks are booked to
+    /// `tag`. One that is `apart` does not serve all requests of its class.
     pub(crate) fn acquire(
+        pool: &Pool,
         class: ClassIndex,
         owner: usize,
         tag: OwnerTag,
+        apart: bool,
     ) -> Result<*mut Run, AllocFailure> {
         let row = class.row();
-        let slices = Slices(row.slices as usize);
-        let pool = router::route(row.size as usize);
-        let span = fit::allocate(pool, slices, Slices(1), Zeroing::None)?;
+        let size = row.size as usize;
+        pool.counts.requests.fetch_add(1, Relaxed);
+        let acquire = |slices| fit::allocate(pool, slices, Slices(1), size, Zeroing::None);
+        let span = if pool.is_small() {
+            let least = Slices(size.div_ceil(pool.grain()));
+            match dense_length(size, pool.grain()) {
+                more if more > least => acquire(more).or_else(|_| acquire(least))?,
+                _ => acquire(least)?,
+            }
+        } else {
+            acquire(Slices(row.slices as usize))?
+        };
+        let slices = span.slices;
+        let slots = (pool.room(span.address, slices) / size).min(row.slots as usize) as u32;
         // SAFETY: claimed just now, all slices of it.
         let head = unsafe { Head::of_slice(span.address) };
         let run: *mut Run = core::ptr::from_ref(head).cast_mut().cast();
         head.describe(class, slices, tag);
+        head.set_flags(if apart { APART } else { 0 });
         for slice in 1..slices.0 {
             // SAFETY: as above.
             let inner = unsafe { Head::of_slice(span.address + slice * SLICE) };
@@ -153,7 +173,12 @@ impl Run {
         }
         // SAFETY: the descriptor is this run's; nobody else looks at it before a block is out.
         let this = unsafe { &*run };
-        let dense = (row.slots / DENSE_PART).max(1) as i32;
+        // One that is apart is never dense: a block freed in it does not make it the current one.
+        let dense = if apart {
+            slots + 1
+        } else {
+            (slots / DENSE_PART).max(1)
+        } as i32;
         this.free.set(null_mut());
         this.owner.store(owner, Relaxed);
         this.surplus.set(-dense);
@@ -164,6 +189,7 @@ impl Run {
         this.remote.reset();
         this.notified_next.store(null_mut(), Relaxed);
         this.side.store(null_mut(), Relaxed);
+        this.slots.set(slots);
         this.available.set(0);
         this.withdrawn.set(0);
         this.watch();
@@ -182,7 +208,7 @@ impl Run {
     pub(crate) unsafe fn release(&self) {
         let address = self.head.address();
         let slices = self.head.slices();
-        let pool = router::route(self.row().size as usize);
+        let pool = self.pool();
         if let Some(side) = self.side() {
             self.side.store(null_mut(), Relaxed);
             // SAFETY: no block is alive, so nobody asks for a tag.
@@ -196,6 +222,33 @@ impl Run {
         }
         // SAFETY: the caller's promise.
         unsafe { fit::release(pool, address, slices, Contents::Dirty) };
+    }
+
+    /// The pool that it is of.
+    #[inline]
+    pub(crate) fn pool(&self) -> &'static Pool {
+        // SAFETY: the run's slices were claimed from it.
+        unsafe { fit::pool_of(self.head.address()) }
+    }
+
+    /// Whether it serves not all requests of its class, but those that are routed to it one by one.
+    #[inline]
+    pub(crate) fn is_apart(&self) -> bool {
+        self.head.flags() & APART != 0
+    }
+
+    /// Slots that there are.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots.get()
+    }
+
+    /// Units that hold slots.
+    fn units(&self) -> u32 {
+        if self.unit_is_slot() {
+            self.slots()
+        } else {
+            (self.slots() as usize * self.row().size as usize).div_ceil(page_size()) as u32
+        }
     }
 
     /// The run's size class.
@@ -333,7 +386,8 @@ impl Run {
         } else {
             0
         };
-        self.head.set_flags(self.head.flags() & KEPT | wide);
+        self.head
+            .set_flags(self.head.flags() & (KEPT | APART) | wide);
     }
 
     /// Forgets that units which are not extended read as zero.
@@ -449,12 +503,7 @@ impl Run {
     /// Whether a unit is left that is not extended.
     #[inline]
     pub(crate) fn is_extensible(&self) -> bool {
-        let units = if self.unit_is_slot() {
-            self.row().slots
-        } else {
-            (SLICE / page_size()) as u32
-        };
-        self.extended().trailing_ones() < units
+        self.extended().trailing_ones() < self.units()
     }
 
     /// A free slot: from the free list, from the remote list, or from a unit that is extended for
@@ -555,7 +604,7 @@ impl Run {
         let row = self.row();
         let extended = self.extended();
         let unit = extended.trailing_ones();
-        if unit >= row.slots {
+        if unit >= self.slots() {
             return None;
         }
         self.set_extended(extended | 1 << unit);
@@ -572,7 +621,7 @@ impl Run {
         let size = row.size as usize;
         let page = page_size();
         let shift = page.trailing_zeros();
-        let pages = (SLICE / page) as u32;
+        let pages = self.units();
         let start = self.start();
         loop {
             let extended = self.extended();
@@ -582,7 +631,7 @@ impl Run {
             }
             let extended = extended | 1 << unit;
             self.set_extended(extended);
-            let (mut from, mut to) = touching(row, unit as usize * page, page);
+            let (mut from, mut to) = self.touching(unit as usize * page, page);
             // Slots at either end may reach into a page that is not extended yet.
             while from < to && reaches_out(from, size, shift, extended) {
                 from += 1;
@@ -624,11 +673,51 @@ const SPARSE_PART: i32 = 2;
 /// current one. Sparser runs are left to drain.
 const DENSE_PART: u32 = 4;
 
-/// The slots that touch `len` bytes from `offset` on, as a range.
-pub(super) fn touching(row: &SizeClass, offset: usize, len: usize) -> (u32, u32) {
-    let from = row.slot_of(offset).0.min(row.slots);
-    let to = (row.slot_of(offset + len - 1).0 + 1).min(row.slots);
-    (from, to)
+/// How many grains a run has whose slots leave no more than an eighth of it unused; a few at most,
+/// lest few runs fill a small pool.
+fn dense_length(size: usize, grain: usize) -> Slices {
+    const MOST: usize = 3;
+    let is_dense = |grains: &usize| (grains * grain) % size * 8 <= grains * grain;
+    Slices((1..=MOST).find(is_dense).unwrap_or(1))
+}
+
+/// Visits the runs of a pool, while nobody takes or gives up any.
+pub(crate) fn for_each_run(pool: &Pool, mut visit: impl FnMut(&'static Run)) {
+    for region in pool.regions() {
+        for chunk in fit::chunks(region) {
+            let used = region.slices_in(chunk) & !fit::free_slices(region, chunk);
+            for slice in bits(used) {
+                // SAFETY: a slice of a chunk that the region has.
+                let head = unsafe { Head::of_slice(region.chunk_address(chunk) + slice * SLICE) };
+                if head.kind() == Kind::Run {
+                    // SAFETY: the head says so.
+                    visit(unsafe { &*core::ptr::from_ref(head).cast::<Run>() });
+                }
+            }
+        }
+    }
+}
+
+impl Run {
+    /// Forgets its free slots, since its pages are not there any more: it has those that are used
+    /// and no others. Only while there is no other thread.
+    pub(crate) fn forget_free(&self) {
+        let live = self.used() - self.remote.count();
+        self.remote.forget();
+        self.free.set(null_mut());
+        self.surplus.set(live as i32 - self.dense.get());
+        self.available.set(live);
+        self.withdrawn.set(0);
+        self.set_extended(mask(0, self.units()));
+    }
+
+    /// The slots that touch `len` bytes from `offset` on, as a range.
+    pub(super) fn touching(&self, offset: usize, len: usize) -> (u32, u32) {
+        let (row, slots) = (self.row(), self.slots());
+        let from = row.slot_of(offset).0.min(slots);
+        let to = (row.slot_of(offset + len - 1).0 + 1).min(slots);
+        (from, to)
+    }
 }
 
 /// The first and the last page that a slot touches.

@@ -240,6 +240,12 @@ impl Remote {
         count(self.0.load(Ordering::Relaxed))
     }
 
+    /// Forgets all blocks on the list. Only while there is no other thread.
+    #[cfg(not(loom))]
+    pub(crate) fn forget(&self) {
+        self.0.store(bare(self.state()), Ordering::Relaxed);
+    }
+
     /// The state. A hint to all but who looks after the run.
     #[inline]
     pub(crate) fn state(&self) -> State {

@@ -1,9 +1,8 @@
 //! Giving wholly free pages of a living run back: resident memory follows live pages, not runs.
 
-use super::descriptor::{Run, reaches_out, slot_pages, touching};
+use super::descriptor::{Run, reaches_out, slot_pages};
 use super::remote::{FreeSlot, Taken};
 use crate::extent::bits::{bits, mask, spans};
-use crate::os::map;
 use crate::os::process::page_size;
 use crate::units::SLICE;
 use core::ptr::null_mut;
@@ -44,7 +43,8 @@ impl Run {
             true => self.row().size as usize,
             false => page_size(),
         };
-        let (start, end) = (self.head.address(), self.head.slices().bytes());
+        let (pool, start) = (self.pool(), self.head.address());
+        let end = pool.mapped(start, self.head.slices());
         let units = (end / unit).min(u64::BITS as usize) as u32;
         let mut purged = 0;
         let mut refused = false;
@@ -57,7 +57,7 @@ impl Run {
             };
             if to > from {
                 // SAFETY: pages that no slot touches which is available.
-                match unsafe { map::purge(start + from, to - from) } {
+                match unsafe { pool.purge_inside(start + from, to - from) } {
                     Ok(()) => purged += to - from,
                     Err(_) => refused = true,
                 }
@@ -126,6 +126,7 @@ impl Run {
     fn purge_slots(&self, list: *mut FreeSlot) -> Purged {
         let size = self.row().size as usize;
         let page = page_size();
+        let pool = self.pool();
         let mut slot = list;
         let mut extended = self.extended();
         let mut purged = Purged::none(null_mut());
@@ -138,7 +139,7 @@ impl Run {
             let from = slot.addr().next_multiple_of(page);
             let to = (slot.addr() + size) & !(page - 1);
             // SAFETY: whole pages inside a free slot.
-            if to > from && unsafe { map::purge(from, to - from) }.is_ok() {
+            if to > from && unsafe { pool.purge_inside(from, to - from) }.is_ok() {
                 purged.bytes += to - from;
             }
             slot = next;
@@ -175,9 +176,11 @@ impl Run {
         }
         self.forget_zero();
         self.set_extended(self.extended() & !unused);
+        let pool = self.pool();
         for (first, count) in spans(unused) {
+            let (from, len) = (start + first as usize * page, count as usize * page);
             // SAFETY: no block is alive on these pages, and no list links through them.
-            if unsafe { map::purge(start + first as usize * page, count as usize * page) }.is_ok() {
+            if unsafe { pool.purge_inside(from, len) }.is_ok() {
                 purged.bytes += count as usize * page;
             }
         }
@@ -206,7 +209,7 @@ impl Run {
         }
         let mut unused = 0;
         for unit in bits(extended) {
-            let (from, to) = touching(row, unit * page, page);
+            let (from, to) = self.touching(unit * page, page);
             let reaching_out = |slot: u32| u32::from(reaches_out(slot, size, shift, extended));
             // Only slots at either end reach into another page, and those that reach into one
             // which is not extended are not available, hence not used.
@@ -266,7 +269,7 @@ impl Run {
             true => extended >> slot & 1 == 1,
             false => !reaches_out(slot, size, page_size().trailing_zeros(), extended),
         };
-        for slot in (0..row.slots).filter(|&slot| is_available(slot)) {
+        for slot in (0..self.slots()).filter(|&slot| is_available(slot)) {
             if free[slot as usize / 64] >> (slot % 64) & 1 == 0 {
                 visit(self.tag_of(start + slot as usize * size));
             }
@@ -281,9 +284,12 @@ const MOST_PAGES: usize = SLICE / 4096;
 mod tests {
     use super::*;
     use crate::class::TABLE;
+    use crate::pool::DEFAULT;
     use crate::units::{ClassIndex, OwnerTag};
     use std::collections::HashSet;
     use std::vec::Vec;
+
+    const TAG: OwnerTag = OwnerTag::UNATTRIBUTED;
 
     struct Random(u64);
 
@@ -364,7 +370,7 @@ mod tests {
     fn purging_spares_used_slots() {
         let mut random = Random(7);
         for (class, row) in TABLE.iter().enumerate() {
-            let run = Run::acquire(ClassIndex(class as u8), 0, OwnerTag::UNATTRIBUTED).unwrap();
+            let run = Run::acquire(&DEFAULT, ClassIndex(class as u8), 0, TAG, false).unwrap();
             // SAFETY: made just now, and this test's.
             let run = unsafe { &*run };
             let size = row.size as usize;
