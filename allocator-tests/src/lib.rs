@@ -11,6 +11,8 @@
 //! | `tests/limits.rs` | limits of address space and data, exhausted mappings, locked memory, strict overcommit |
 //! | `tests/faults.rs` | each system call of the allocator fails |
 //! | `tests/purging.rs` | resident memory after a peak, in every way that it goes back |
+//! | `tests/pools.rs` | configured pools: routes, limits to the byte, contention, fall-through, texts that are refused, routers |
+//! | `tests/pool_handles.rs` | pools made at run time: allocators, backings, bound consumers, forks, how they end |
 //! | `tests/settings.rs` | `BURSAR_CONF`, settings in code, `is_installed()` |
 //! | `tests/accounts_ledger.rs` | a shadow of the accounts beside the real ones: random consumers, scopes, hand-overs, threads |
 //! | `tests/accounts_scopes.rs` | scopes left in any order, forgotten, unwound, in thread-local destructors |

@@ -30,6 +30,7 @@ impl Scenario {
         command
             .arg(name)
             .env_remove("BURSAR_CONF")
+            .env_remove("BURSAR_POOLS")
             .env("MALLOC_ARENA_MAX", "1");
         Self {
             command,
@@ -43,6 +44,14 @@ impl Scenario {
     #[must_use]
     pub fn settings(mut self, settings: &str) -> Self {
         self.command.env("BURSAR_CONF", settings);
+        self
+    }
+
+    /// Pools for the allocator.
+    #[must_use]
+    pub fn pools(mut self, pools: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.title = format!("{} in {:?}", self.title, pools.as_ref());
+        self.command.env("BURSAR_POOLS", pools);
         self
     }
 

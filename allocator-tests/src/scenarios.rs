@@ -4,7 +4,8 @@
 //! The same scenarios are built into programs that differ in how bursar is
 //! installed: `child` (plainly), `guarded` (behind a wrapper that ends the
 //! program at any allocation made inside the allocator), `configured` (with
-//! settings in code) and `bare` (not at all; the scenarios drive it directly).
+//! settings in code), `pooled` (with pools in code), `routed` (with a router of
+//! its own) and `bare` (not at all; the scenarios drive it directly).
 
 use std::process::ExitCode;
 
@@ -18,7 +19,9 @@ pub mod faults;
 pub mod forks;
 pub mod limits;
 pub mod mbufs;
+pub mod pools;
 pub mod purging;
+pub mod routers;
 pub mod settings;
 pub mod statistics;
 pub mod threads;
@@ -95,7 +98,7 @@ impl Arguments {
 
 type Run = fn(&Host, &Arguments);
 
-const ALL: [&[(&str, Run)]; 12] = [
+const ALL: [&[(&str, Run)]; 14] = [
     account_faults::ALL,
     account_forks::ALL,
     accounts::ALL,
@@ -104,7 +107,9 @@ const ALL: [&[(&str, Run)]; 12] = [
     forks::ALL,
     limits::ALL,
     mbufs::ALL,
+    pools::ALL,
     purging::ALL,
+    routers::ALL,
     settings::ALL,
     statistics::ALL,
     threads::ALL,

@@ -1,0 +1,585 @@
+//! Pools made at run time: allocators, backings, bound consumers, and how pools end. bursar is not
+//! installed here: what is in a pool is the test's.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use allocator_api2::alloc::Allocator;
+use allocator_api2::boxed::Box;
+use allocator_api2::vec::Vec as PoolVec;
+use allocator_tests::process::{Fate, in_child};
+use bursar::{Backing, Bursar, Consumer, Pool, PoolError};
+use hashbrown::{DefaultHashBuilder, HashMap};
+
+static HEAP: Bursar = Bursar::new();
+
+/// Each test looks at all pools.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn check() {
+    bursar::check().unwrap_or_else(|broken| panic!("check(): {broken}"));
+}
+
+fn is_listed(pool: bursar::PoolId) -> bool {
+    bursar::pools().any(|listed| listed.id == pool)
+}
+
+/// Blocks in the `Bursar` that drives the test.
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).expect("a layout")
+}
+
+#[test]
+fn a_map_lives_in_a_pool() {
+    let _alone = alone();
+    let pool = Pool::new(64 << 20).expect("it can be had");
+    let mut map = HashMap::with_hasher_in(DefaultHashBuilder::default(), pool.allocator());
+    for key in 0..100_000_u64 {
+        map.insert(key, key * 3);
+    }
+    assert!(pool.stats().used_bytes > 1_600_000, "{}", pool.stats());
+    check();
+    assert!((0..100_000).all(|key| map[&key] == key * 3));
+    for key in (0..100_000).step_by(2) {
+        map.remove(&key);
+    }
+    map.shrink_to_fit();
+    assert_eq!(map.len(), 50_000);
+    assert!((1..100_000).step_by(2).all(|key| map[&key] == key * 3));
+    drop(map);
+    assert_eq!(pool.stats().used_bytes, 0, "{}", pool.stats());
+    check();
+}
+
+#[test]
+fn small_blocks_of_several_threads_live_in_a_pool() {
+    let _alone = alone();
+    let pool = Pool::new(32 << 20).expect("it can be had");
+    let made: Vec<Vec<Box<[u64; 5], _>>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4_u64)
+            .map(|n| {
+                let pool = &pool;
+                scope.spawn(move || {
+                    (0..20_000)
+                        .map(|i| Box::new_in([n, i, 2, 3, 4], pool.allocator()))
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect()
+    });
+    let addresses: HashSet<usize> = made
+        .iter()
+        .flatten()
+        .map(|block| core::ptr::from_ref(&**block) as usize)
+        .collect();
+    assert_eq!(addresses.len(), 80_000);
+    let (low, high) = (addresses.iter().min(), addresses.iter().max());
+    let spread = high.expect("some") - low.expect("some");
+    assert!(spread < 32 << 20, "{spread} bytes apart");
+    for (n, blocks) in made.iter().enumerate() {
+        assert!(
+            blocks
+                .iter()
+                .enumerate()
+                .all(|(i, b)| (b[0], b[1]) == (n as u64, i as u64))
+        );
+    }
+    check();
+    // Freed by this thread; what the others hold unused goes with their ends.
+    drop(made);
+    bursar::purge();
+    assert_eq!(pool.stats().used_bytes, 0, "{}", pool.stats());
+    check();
+}
+
+#[test]
+fn a_pool_refuses_what_it_has_no_room_for_and_what_is_beyond_its_limit() {
+    let _alone = alone();
+    let pool = Pool::builder(1 << 20)
+        .limit(100_000)
+        .build()
+        .expect("it can be had");
+    let allocator = pool.allocator();
+    assert!(allocator.allocate(layout(100_001)).is_err());
+    let mut blocks = Vec::new();
+    while let Ok(block) = allocator.allocate(layout(100_000)) {
+        blocks.push(block);
+        assert!(blocks.len() <= 10);
+    }
+    assert!(
+        blocks.len() >= 9,
+        "{} blocks of 100,000 in 1 MiB",
+        blocks.len()
+    );
+    let stats = pool.stats();
+    assert!(stats.failures > 0 && stats.fall_throughs == 0, "{stats:?}");
+    // Nobody else uses the pool, full or not.
+    // SAFETY: freed once with its layout.
+    unsafe {
+        let other = HEAP.alloc(layout(100_000));
+        assert!(!other.is_null());
+        HEAP.dealloc(other, layout(100_000));
+        for block in blocks {
+            allocator.deallocate(block.cast(), layout(100_000));
+        }
+    }
+    assert_eq!(pool.stats().used_bytes, 0);
+    check();
+}
+
+#[test]
+fn blocks_in_a_pool_are_charged_to_the_current_consumer() {
+    let _alone = alone();
+    let pool = Pool::new(64 << 20).expect("it can be had");
+    let consumer = Consumer::new("in a pool");
+    let mut numbers = PoolVec::new_in(pool.allocator());
+    let small = consumer.run(|| {
+        numbers.extend(0..200_000_u64);
+        (0..100_u64)
+            .map(|i| Box::new_in([i; 7], pool.allocator()))
+            .collect::<Vec<_>>()
+    });
+    let usage = consumer.usage();
+    assert_eq!(usage.live_blocks, 101);
+    let large = bursar::block_size(Layout::array::<u64>(numbers.capacity()).expect("a layout"));
+    assert_eq!(usage.live_bytes, large as u64 + 100 * 56);
+    check();
+    thread::spawn(move || drop(small)).join().expect("no panic");
+    drop(numbers);
+    assert_eq!(consumer.usage().live_bytes, 0);
+    check();
+}
+
+#[test]
+fn a_dropped_pool_goes_on_until_its_last_block_is_freed() {
+    let _alone = alone();
+    let pool = Pool::new(20 << 20).expect("it can be had");
+    let id = pool.id();
+    // SAFETY: layouts with a size.
+    let blocks = unsafe { [pool.alloc(layout(5 << 20)), pool.alloc(layout(100))] };
+    for block in blocks {
+        // SAFETY: alive, with at least that many bytes.
+        unsafe { block.write_bytes(0x77, 100) };
+    }
+    drop(pool);
+    assert!(is_listed(id), "it lives on");
+    bursar::purge();
+    check();
+    // SAFETY: as above; each is freed once with its layout, on another thread too.
+    unsafe {
+        assert!((0..100).all(|i| *blocks[0].add(i) == 0x77 && *blocks[1].add(i) == 0x77));
+        HEAP.dealloc(blocks[0], layout(5 << 20));
+        bursar::purge();
+        assert!(is_listed(id), "a block is alive");
+        let last = blocks[1] as usize;
+        thread::spawn(move || HEAP.dealloc(last as *mut u8, layout(100)))
+            .join()
+            .expect("no panic");
+    }
+    bursar::purge();
+    assert!(!is_listed(id), "{}", bursar::pools());
+    check();
+}
+
+#[test]
+fn pools_that_end_make_room_for_others() {
+    let _alone = alone();
+    let reserved = {
+        drop(Pool::new(1 << 30).expect("it can be had"));
+        bursar::stats().reserved_bytes
+    };
+    let mut ids = HashSet::new();
+    for n in 0..500_u64 {
+        let size = 1024 + n * n * 100;
+        let pool = Pool::new(size).expect("it can be had");
+        assert!(ids.insert(pool.id()), "numbers are never given twice");
+        assert_eq!(pool.stats().free_bytes, size);
+        let mut bytes = PoolVec::new_in(pool.allocator());
+        bytes.resize(size as usize / 4, 1_u8);
+        // Zeroed memory is zero, whatever was there before.
+        let zeroed = pool
+            .allocator()
+            .allocate_zeroed(layout(size as usize / 4))
+            .expect("room");
+        // SAFETY: just allocated; freed once with its layout.
+        unsafe {
+            assert!(zeroed.as_ref().iter().all(|&byte| byte == 0));
+            pool.allocator()
+                .deallocate(zeroed.cast(), layout(size as usize / 4));
+        }
+    }
+    assert_eq!(bursar::stats().reserved_bytes, reserved);
+    assert_eq!(
+        bursar::pools()
+            .filter(|pool| pool.id != bursar::PoolId::GROWING)
+            .count(),
+        0,
+        "{}",
+        bursar::pools()
+    );
+    check();
+}
+
+#[test]
+fn many_threads_make_fill_and_drop_pools() {
+    let _alone = alone();
+    thread::scope(|scope| {
+        for seed in 0..4_u64 {
+            scope.spawn(move || {
+                for n in 0..150 {
+                    let size = 2048 + (seed * 7919 + n * 104_729) % (40 << 20);
+                    let pool = Pool::new(size).expect("it can be had");
+                    let mut kept = Vec::new();
+                    for i in 0..200_usize {
+                        let bytes = 1 + (i * 7919) % 3000;
+                        if let Ok(block) = pool.allocator().allocate_zeroed(layout(bytes)) {
+                            // SAFETY: just allocated.
+                            unsafe { assert!(block.as_ref().iter().all(|&byte| byte == 0)) };
+                            // SAFETY: as above.
+                            unsafe { block.cast::<u8>().write_bytes(0xab, bytes) };
+                            kept.push((block, bytes));
+                        }
+                    }
+                    drop(pool);
+                    for (block, bytes) in kept {
+                        // SAFETY: alive, and freed once with its layout.
+                        unsafe { HEAP.dealloc(block.cast().as_ptr(), layout(bytes)) };
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..300 {
+                for pool in bursar::pools() {
+                    assert!(pool.used_bytes <= pool.size, "{pool:?}");
+                }
+                assert!(bursar::stats().committed_bytes > 0);
+                bursar::purge();
+                thread::yield_now();
+            }
+        });
+    });
+    bursar::purge();
+    check();
+    assert_eq!(
+        bursar::pools()
+            .filter(|pool| pool.id != bursar::PoolId::GROWING)
+            .count(),
+        0,
+        "{}",
+        bursar::pools()
+    );
+}
+
+#[test]
+fn a_bound_consumer_has_its_pool_to_itself() {
+    let _alone = alone();
+    let pool = Pool::new(32 << 20).expect("it can be had");
+    let (bound, other) = (Consumer::new("bound"), Consumer::new("other"));
+    pool.bind(&bound);
+    let take = |consumer: &Consumer, size: usize| {
+        // SAFETY: a layout with a size.
+        consumer.run(|| unsafe { HEAP.alloc(layout(size)) }) as usize
+    };
+    let sizes = [8, 100, 1000, 9000, 70_000, 300_000, 2_000_000];
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..50 {
+        let size = sizes[round % sizes.len()];
+        // They take turns, which is what shared runs are for.
+        ours.push((take(&bound, size), size));
+        theirs.push((take(&other, size), size));
+    }
+    let (low, high) = (ours.iter().min(), ours.iter().max());
+    let (low, high) = (low.expect("some").0, high.expect("some").0);
+    assert!(high - low < 32 << 20, "in one pool");
+    assert!(
+        theirs
+            .iter()
+            .all(|&(address, _)| !(low..high).contains(&address))
+    );
+    assert!(pool.stats().used_bytes > 14_000_000, "{}", pool.stats());
+    check();
+    // Where the pool has no room it goes on as for others.
+    let beyond = take(&bound, 30 << 20);
+    assert_ne!(beyond, 0);
+    assert!(!(low..low + (32 << 20)).contains(&beyond));
+    assert_eq!(pool.stats().fall_throughs, 1);
+    ours.push((beyond, 30 << 20));
+    for (address, size) in ours.into_iter().chain(theirs) {
+        // SAFETY: alive, and freed once with its layout.
+        unsafe { HEAP.dealloc(address as *mut u8, layout(size)) };
+    }
+    drop(bound);
+    bursar::purge();
+    check();
+}
+
+fn folder() -> std::path::PathBuf {
+    std::env::var_os("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, Into::into)
+}
+
+/// Blocks in a pool hold what is written, are zero where asked for, and give memory back.
+fn exercise(pool: &Pool) {
+    for round in 0..3 {
+        let mut blocks = Vec::new();
+        for i in 0..300_usize {
+            let size = [64, 700, 5000, 50_000, 400_000][i % 5];
+            let Ok(block) = pool.allocator().allocate_zeroed(layout(size)) else {
+                continue;
+            };
+            // SAFETY: just allocated.
+            unsafe {
+                assert!(
+                    block.as_ref().iter().all(|&byte| byte == 0),
+                    "{size}, round {round}"
+                );
+                block.cast::<u8>().write_bytes(i as u8, size);
+            }
+            blocks.push((block, size, i as u8));
+        }
+        assert!(blocks.len() > 100, "{} of 300", blocks.len());
+        check();
+        bursar::purge();
+        for (block, size, byte) in blocks {
+            // SAFETY: alive, and freed once with its layout.
+            unsafe {
+                assert!(block.as_ref().iter().all(|&found| found == byte));
+                pool.allocator().deallocate(block.cast(), layout(size));
+            }
+        }
+        bursar::purge();
+        assert_eq!(pool.stats().used_bytes, 0, "{}", pool.stats());
+        check();
+    }
+}
+
+/// Bytes that a file or shared memory takes.
+fn bytes_of(pool: &Pool) -> i64 {
+    let mut status = core::mem::MaybeUninit::<libc::stat>::uninit();
+    let fd = pool.raw_fd().expect("it has a file");
+    // SAFETY: an open file, and a place for the result, which is set if the call succeeds.
+    let status = unsafe {
+        assert_eq!(libc::fstat(fd, status.as_mut_ptr()), 0);
+        status.assume_init()
+    };
+    status.st_blocks * 512
+}
+
+#[test]
+fn pools_of_every_backing_work() {
+    let _alone = alone();
+    for size in [100_000, 20 << 20, 40_000_001] {
+        for backing in [Backing::Memory, Backing::TransparentHuge, Backing::Shared] {
+            let pool = Pool::builder(size)
+                .backing(backing)
+                .build()
+                .expect("it can be had");
+            if size > 1 << 20 {
+                exercise(&pool);
+            }
+        }
+    }
+}
+
+#[test]
+fn shared_memory_is_given_back() {
+    let _alone = alone();
+    let pool = Pool::builder(64 << 20)
+        .backing(Backing::Shared)
+        .build()
+        .expect("it can be had");
+    let mut bytes = PoolVec::new_in(pool.allocator());
+    bytes.resize(32 << 20, 1_u8);
+    assert!(
+        bytes_of(&pool) >= 32 << 20,
+        "it is the memory of the object"
+    );
+    drop(bytes);
+    bursar::purge();
+    assert!(
+        bytes_of(&pool) < 1 << 20,
+        "{} bytes are left",
+        bytes_of(&pool)
+    );
+}
+
+#[test]
+fn a_pool_may_lie_in_a_file() {
+    let _alone = alone();
+    let path = folder().join(format!("bursar-pool-{}", std::process::id()));
+    let name = CString::new(path.to_str().expect("text")).expect("no zero");
+    let build = |size| Pool::builder(size).backing(Backing::File(&name)).build();
+    // Larger than memory: nothing of it is touched yet.
+    let pool = build(200 << 30).expect("it can be had");
+    assert!(!path.exists(), "nothing is left of it, whatever happens");
+    assert!(bytes_of(&pool) < 1 << 20);
+    exercise(&pool);
+    let mut bytes = PoolVec::new_in(pool.allocator());
+    bytes.resize(8 << 20, 1_u8);
+    assert!(bytes_of(&pool) >= 8 << 20, "its bytes are the file's");
+    drop(bytes);
+    bursar::purge();
+    assert!(
+        bytes_of(&pool) < 1 << 20,
+        "{} bytes are left",
+        bytes_of(&pool)
+    );
+    drop(pool);
+    exercise(&build(20_000_001).expect("it can be had"));
+
+    std::fs::write(&path, "precious").expect("a file");
+    let refused = build(20 << 20).expect_err("a file is there");
+    assert_eq!(
+        refused,
+        PoolError::File {
+            errno: libc::EEXIST
+        }
+    );
+    assert_eq!(
+        refused.to_string(),
+        "the pool's file could not be made (errno 17)"
+    );
+    assert_eq!(std::fs::read(&path).expect("it is there"), b"precious");
+    std::fs::remove_file(&path).expect("it was there");
+    let nowhere = Backing::File(c"/no/such/folder/pool");
+    let refused = Pool::builder(4096)
+        .backing(nowhere)
+        .build()
+        .expect_err("no folder");
+    assert_eq!(
+        refused,
+        PoolError::File {
+            errno: libc::ENOENT
+        }
+    );
+    check();
+}
+
+#[test]
+fn huge_pages_are_had_or_refused_with_the_reason() {
+    let _alone = alone();
+    let size = 64 << 20;
+    match Pool::builder(size).backing(Backing::HugePages).build() {
+        Ok(pool) => exercise(&pool),
+        Err(refused) => {
+            assert!(matches!(refused, PoolError::HugePages { bytes, .. } if bytes == size));
+            let said = refused.to_string();
+            assert!(
+                said.starts_with("too few huge pages are set aside for a pool of 67108864 bytes")
+            );
+        }
+    }
+    check();
+    // With some set aside, where this program may do that.
+    const SETTING: &str = "/proc/sys/vm/nr_hugepages";
+    let Ok(before) = std::fs::read_to_string(SETTING) else {
+        return eprintln!("skipped: the machine knows no huge pages");
+    };
+    if std::fs::write(SETTING, "40").is_err() {
+        return eprintln!("skipped: huge pages cannot be set aside");
+    }
+    let made = Pool::builder(size).backing(Backing::HugePages).build();
+    match made {
+        Ok(pool) => {
+            exercise(&pool);
+            drop(pool);
+        }
+        Err(refused) => eprintln!("skipped: {refused}"),
+    }
+    std::fs::write(SETTING, before.trim()).expect("it was written before");
+    check();
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    let _alone = alone();
+    let size = |bytes| Pool::new(bytes).expect_err("out of range");
+    let (least, most) = (1024, 256 << 30);
+    for bytes in [0, 1023, (256 << 30) + 1, u64::MAX] {
+        assert_eq!(size(bytes), PoolError::Size { bytes, least, most });
+    }
+    assert_eq!(
+        size(7).to_string(),
+        "the size of the pool is 7: expected 1024 to 274877906944 (bytes)"
+    );
+    let limit = |bytes| {
+        Pool::builder(4096)
+            .limit(bytes)
+            .build()
+            .expect_err("out of range")
+    };
+    for bytes in [1, 1023, 4097] {
+        let most = 4096;
+        assert_eq!(limit(bytes), PoolError::Limit { bytes, least, most });
+    }
+    assert_eq!(
+        limit(1).to_string(),
+        "the limit of the pool is 1: expected 0 for none, or 1024 to 4096 (bytes)"
+    );
+    assert!(Pool::builder(4096).limit(0).build().is_ok());
+    assert!(Pool::configured(0).is_none());
+}
+
+/// A forked child does not see what is in a shared pool, and goes on with memory of its own; the
+/// parent's is not changed.
+#[test]
+fn a_forked_child_has_nothing_of_a_shared_pool() {
+    let _alone = alone();
+    let consumer = Consumer::new("with shared memory");
+    let path = folder().join(format!("bursar-fork-{}", std::process::id()));
+    let name = CString::new(path.to_str().expect("text")).expect("no zero");
+    let ordinary = Pool::new(32 << 20).expect("it can be had");
+    let mut kept = PoolVec::new_in(ordinary.allocator());
+    kept.resize(1000, 5_u8);
+    for backing in [Backing::Shared, Backing::File(&name)] {
+        let pool = Pool::builder(64 << 20)
+            .backing(backing)
+            .build()
+            .expect("it can be had");
+        let take = |size: usize, byte: u8| {
+            let mut bytes = PoolVec::new_in(pool.allocator());
+            bytes.resize(size, byte);
+            bytes
+        };
+        let mut blocks: Vec<_> = (1..200_usize).map(|i| take(i * 7, 3)).collect();
+        blocks.extend(consumer.run(|| (1..200_usize).map(|i| take(i * 70, 3)).collect::<Vec<_>>()));
+        blocks.push(take(1_000_000, 3));
+        blocks.drain(..).step_by(2).for_each(drop);
+        let blocks: Vec<_> = (1..300_usize).map(|i| take(i * 31, 4)).collect();
+        let fate = in_child(|| {
+            check();
+            assert!(
+                blocks.iter().flatten().all(|&byte| byte == 0),
+                "nothing is seen of it"
+            );
+            assert!(
+                kept.iter().all(|&byte| byte == 5),
+                "other pools are as they were"
+            );
+            let own: Vec<_> = (1..300_usize).map(|i| take(i * 13, 9)).collect();
+            assert!(own.iter().flatten().all(|&byte| byte == 9));
+            check();
+            drop(blocks);
+            drop(own);
+            check();
+            bursar::purge();
+            check();
+        });
+        assert_eq!(fate, Fate::Fine);
+        let again: Vec<_> = (1..300_usize).map(|i| take(i * 31, 4)).collect();
+        assert!(again.iter().flatten().all(|&byte| byte == 4));
+        check();
+    }
+    assert!(kept.iter().all(|&byte| byte == 5));
+}
