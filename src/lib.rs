@@ -61,6 +61,9 @@ mod account;
 #[cfg(loom)]
 #[path = "account/presence.rs"]
 mod presence;
+#[cfg(loom)]
+#[path = "account/stream/queue/mod.rs"]
+mod queue;
 
 #[cfg(all(feature = "mbuf", not(loom)))]
 mod mbuf;

@@ -197,7 +197,12 @@ pub(super) struct Part(Handle);
 impl Part {
     /// Attributes to it what the thread allocates until the scope is dropped.
     pub(super) fn enter(&self) -> Scope {
-        Scope::enter(self.0.tag())
+        Scope::enter(self.owner())
+    }
+
+    /// The owner of what is allocated in its scope.
+    pub(super) fn owner(&self) -> OwnerTag {
+        self.0.tag()
     }
 
     /// What it holds.

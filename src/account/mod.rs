@@ -16,6 +16,7 @@ mod registry;
 mod report;
 mod reservation;
 mod scope;
+pub mod stream;
 mod task;
 mod transfer;
 mod usage;

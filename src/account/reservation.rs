@@ -5,6 +5,7 @@ use super::budget::{Budget, BudgetError, Claim, Reclaim, ShrinkError};
 use super::consumer::{Consumer, Part};
 use super::scope::Scope;
 use super::usage::Usage;
+use crate::units::OwnerTag;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
@@ -227,9 +228,17 @@ impl Reservation {
     /// The first time it opens an account, some hundred nanoseconds; then it costs what
     /// [`Consumer::enter`] does.
     pub fn enter(&self) -> Scope {
+        self.part().enter()
+    }
+
+    fn part(&self) -> &Part {
         self.part
             .get_or_init(|| self.consumer().begin_part(self.id))
-            .enter()
+    }
+
+    /// The owner of what is allocated in its scope.
+    pub(super) fn owner(&self) -> OwnerTag {
+        self.part().owner()
     }
 
     /// Runs `work` in this reservation's [scope](Reservation::enter).

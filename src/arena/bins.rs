@@ -533,6 +533,13 @@ impl Bins {
         totals.freed_bytes += bytes;
     }
 
+    /// Bytes allocated through these bins less those freed. Exact on the thread that has them.
+    pub(super) fn balance(&self) -> i64 {
+        let (_, allocated) = self.sum(|bin| bin.allocated.get());
+        let (_, freed) = self.sum(|bin| bin.freed.get());
+        allocated as i64 - freed as i64
+    }
+
     /// Adds what was allocated through these bins.
     pub(super) fn add_allocated(&self, totals: &mut Totals) {
         let (blocks, bytes) = self.sum(|bin| bin.allocated.get());

@@ -345,6 +345,13 @@ impl Ledger {
         self.freed_bytes.add(bytes as u64);
     }
 
+    /// What this owner allocated on this thread less what it freed here, in bytes. Exact on the
+    /// thread itself.
+    pub(crate) fn balance(&self) -> i64 {
+        let own = self.allocated_bytes.get() as i64 - self.freed_bytes.get() as i64;
+        own + self.bins().map_or(0, Bins::balance)
+    }
+
     /// Adds what this owner freed on this thread.
     pub(crate) fn add_freed(&self, totals: &mut Totals) {
         totals.freed_blocks += self.freed_blocks.get();

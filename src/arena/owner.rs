@@ -106,6 +106,12 @@ pub(crate) fn add_allocated(tag: OwnerTag, totals: &mut Totals) {
     for_ledgers(tag, |ledger| ledger.add_allocated(totals));
 }
 
+/// What `tag` allocated on this thread less what it freed here, in bytes; below zero if others
+/// allocated what was freed here. Cheap: one ledger.
+pub(crate) fn balance_here(tag: OwnerTag) -> i64 {
+    with_arena(|arena| arena.find_ledger(tag).map_or(0, Ledger::balance)).unwrap_or(0)
+}
+
 /// Live blocks by class. Exact while nobody allocates or frees.
 pub(crate) fn classes(tag: OwnerTag) -> [i64; CLASSES] {
     let mut live = [0; CLASSES];

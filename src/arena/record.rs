@@ -261,6 +261,15 @@ impl Arena {
         }
     }
 
+    /// The book of `tag`, if it has one here.
+    pub(super) fn find_ledger(&self, tag: OwnerTag) -> Option<&'static Ledger> {
+        if tag == OwnerTag::UNATTRIBUTED {
+            Some(self.base_ledger())
+        } else {
+            self.ledgers.find(tag)
+        }
+    }
+
     /// Runs `work` with another owner's book as the current one.
     pub(super) fn in_scope_of<T>(&self, ledger: &Ledger, work: impl FnOnce() -> T) -> T {
         let before = self.current.replace(ledger);
