@@ -30,6 +30,15 @@ pub(super) enum Kind {
     Internal,
 }
 
+/// What reservations and streams have declared. On a cache line of its own: the two ends of a
+/// stream change it for each item, and read the rest of the account meanwhile.
+#[derive(Default)]
+#[repr(align(64))]
+struct Declared {
+    bytes: AtomicU64,
+    peak: AtomicU64,
+}
+
 /// An account.
 pub(super) struct Account {
     id: u64,
@@ -45,8 +54,7 @@ pub(super) struct Account {
     presence: Presence,
     /// It is in the queue of those that may have to leave. Under the lock.
     is_queued: AtomicBool,
-    reserved: AtomicU64,
-    peak_reserved: AtomicU64,
+    declared: Declared,
     next_reservation: AtomicU64,
     watch: Watch,
     /// What it did in all, once it has left its slot.
@@ -196,8 +204,7 @@ impl Account {
             base,
             presence: Presence::new(),
             is_queued: AtomicBool::new(false),
-            reserved: AtomicU64::new(0),
-            peak_reserved: AtomicU64::new(0),
+            declared: Declared::default(),
             next_reservation: AtomicU64::new(0),
             watch: Watch::default(),
             last: Sums::default(),
@@ -273,18 +280,20 @@ impl Account {
 
     /// Changes what reservations have declared.
     pub(super) fn book_reserved(&self, delta: i64) {
-        let before = self.reserved.fetch_add(delta as u64, Relaxed);
+        let declared = &self.declared;
+        let before = declared.bytes.fetch_add(delta as u64, Relaxed);
         let after = before.wrapping_add(delta as u64);
-        if delta > 0 {
-            self.peak_reserved.fetch_max(after, Relaxed);
+        // A peak is rare, and the exchange costs as much as the addition.
+        if delta > 0 && after > declared.peak.load(Relaxed) {
+            declared.peak.fetch_max(after, Relaxed);
         }
     }
 
     /// What reservations have declared, and the most they had.
     pub(super) fn reserved(&self) -> (u64, u64) {
         (
-            self.reserved.load(Relaxed),
-            self.peak_reserved.load(Relaxed),
+            self.declared.bytes.load(Relaxed),
+            self.declared.peak.load(Relaxed),
         )
     }
 
