@@ -490,9 +490,8 @@ fn merged_streams_take_turns() {
 fn a_slow_input_does_not_hold_up_a_merge_and_loses_no_item() {
     let [slow, fast, join] = consumers();
     let inputs = [(slow, 30, 2), (fast, 2000, 0)].map(|(source, count, pause)| {
-        let items = (0..count).map(move |n| {
+        let items = (0..count).inspect(move |_| {
             thread::sleep(Duration::from_millis(pause));
-            n
         });
         from_iter(&source, bounds(4, 64), items)
             .map(&source, move |n| (count, *n))
