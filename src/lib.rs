@@ -25,10 +25,10 @@
 //! ```
 //!
 //! Features: `accounts` (default) is consumers and all that belongs to them; `mbuf` (default) is
-//! message buffers in memory that processes share; `stream` wraps streams, `serde` makes snapshots
-//! and reports serialisable, `requested` counts the bytes that were asked for, `allocator-api2` lets
-//! containers live in a pool, `check` verifies every structure, `fault-injection` makes system calls
-//! fail.
+//! message buffers in memory that processes share; `stream` adds what there is for
+//! `futures::Stream`, `serde` makes snapshots and reports serialisable, `requested` counts the bytes
+//! that were asked for, `allocator-api2` lets containers live in a pool, `check` verifies every
+//! structure, `fault-injection` makes system calls fail.
 //!
 //! The layers, each of which uses only those below it:
 //!
@@ -36,7 +36,7 @@
 //! |---|---|
 //! | `facade`, `pools`, `stats`, `check` | the `GlobalAlloc` type, handles to pools, snapshots, verification |
 //! | `mbuf` | message buffers that processes share; apart from the heap |
-//! | `account` | consumers, scopes, reservations, budgets, reports |
+//! | `account` | consumers, scopes, reservations, budgets, reports, streams |
 //! | `arena` | one a thread: bins, the fast paths, books by owner, adoption at thread exit |
 //! | `run` | runs of slots: free lists, frees from other threads, owner tags |
 //! | `extent` | chunks and slices: first fit by address, large blocks, giving pages back |

@@ -1,5 +1,5 @@
 //! Accounts: who holds which bytes. Consumers with names and ids in a tree, scopes that attribute
-//! what a thread or a future allocates, reservations, budgets, limits, reports.
+//! what a thread or a future allocates, reservations, budgets, limits, reports, streams.
 //!
 //! Thin: the counts are kept by the arenas; this layer gives owners names and reads the counts.
 //! Nothing here is called from inside the allocator, so it may allocate, take locks and use epochs.

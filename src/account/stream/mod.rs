@@ -41,9 +41,9 @@
 //! - **Waiting.** Who waits is woken by what it waits for. A thread first looks for some
 //!   microseconds, then parks; a task is suspended at once.
 //!
-//! A stream takes an item in some hundred nanoseconds less than what handing its blocks over costs,
-//! if that is asked for. What it needs itself, a ring of `items` places first of all, is charged to
-//! bursar's own account.
+//! An item costs some hundred nanoseconds, or less, beside what making it does, and what handing its
+//! blocks over does if that is asked for. What a stream needs itself, a ring of `items` places first
+//! of all, is charged to bursar's own account.
 
 mod ahead;
 mod charge;
