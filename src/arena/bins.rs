@@ -184,7 +184,10 @@ impl Bins {
         } else {
             word.get() & !bit
         });
-        self.begin_counting(class);
+        // A class that was never filled has nothing to be counted.
+        if fills {
+            self.begin_counting(class);
+        }
     }
 
     /// Has readers look at the counts of a class from now on.
