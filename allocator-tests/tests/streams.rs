@@ -604,3 +604,41 @@ fn moving_blocks_by_hand_inside_a_stage_is_seen() {
     let row = rows.recv().expect("an item").expect("no error");
     assert_eq!(row.bytes(), boxes::<u64>(1)[1]);
 }
+
+#[test]
+fn items_received_inside_a_construction_are_on_their_own_books() {
+    // Whose the rows were, whose they become, and who constructs something meanwhile.
+    for (from, to, at_work) in [(0, 1, 1), (0, 1, 0), (0, 1, 2), (1, 1, 1)] {
+        for is_kept in [false, true] {
+            let all: [Consumer; 3] = consumers();
+            let (mut producer, receiver) = bounded(&all[from], bounds(4, 1 << 20));
+            let mut receiver = receiver.transferring_to(&all[to]);
+            producer
+                .produce(|| vec![1_u8; 5000])
+                .expect("there is room");
+            let (worker, _receiver) = bounded(&all[at_work], bounds(4, 1 << 20));
+            let mut kept = None;
+            let made = worker.weigh(|| {
+                let row = receiver.recv().expect("an item").expect("no error");
+                kept = is_kept.then_some(row);
+                Box::new(1_u64)
+            });
+            let expected = boxes::<u64>(1)[1];
+            assert_eq!(made.bytes(), expected, "{from} {to} {at_work} {is_kept}");
+        }
+    }
+}
+
+#[test]
+fn what_moved_counts_and_not_the_hint() {
+    let [scan, edit] = consumers();
+    let (mut producer, receiver) = bounded(&scan, bounds(4, 1 << 20));
+    let item = producer.item(scan.run(|| vec![1_u8; 1000]), 7);
+    producer.send(item).expect("there is room");
+    let row = receiver
+        .transferring_to(&edit)
+        .map(&edit, bursar::stream::Item::into_inner)
+        .recv();
+    let row = row.expect("an item").expect("no error");
+    assert_eq!(row.bytes(), buffers::<u8>([1000])[1]);
+}

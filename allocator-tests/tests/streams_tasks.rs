@@ -356,3 +356,27 @@ fn random_schedules_never_stand_still() {
     });
     assert!(received > 500, "{received}");
 }
+
+#[test]
+fn a_task_runs_ahead_by_the_bound_and_no_further() {
+    let runtime = runtime();
+    let [scan] = consumers();
+    let made = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&made);
+    let numbers = pull(
+        &scan,
+        (0..100_u64).inspect(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+        }),
+    );
+    let (mut numbers, ahead) = numbers.ahead_on_task(bounds(3, 100));
+    runtime.spawn(ahead);
+    runtime.block_on(async {
+        for taken in 0..5 {
+            until("it runs ahead", || made.load(Ordering::SeqCst) == 3 + taken).await;
+            sleep(Duration::from_millis(3)).await;
+            assert_eq!(made.load(Ordering::SeqCst), 3 + taken);
+            drop(numbers.recv_async().await);
+        }
+    });
+}
