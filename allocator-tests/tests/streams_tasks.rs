@@ -231,32 +231,30 @@ fn a_future_that_is_dropped_loses_no_item() {
     assert_eq!(**receiver.recv().expect("an item").expect("no error"), 3);
 }
 
-/// Something that waits inside of what a thread polls while it waits itself.
+/// A stage that waits inside, while an input that was asked before it gets an item: who waits
+/// outside is woken for that.
 #[test]
 fn waiting_inside_of_waiting_loses_no_wake_up() {
-    let [outer, inner, join] = consumers();
-    for _ in 0..scaled(50, 10) {
-        let pairs = (0..20_u64).map({
-            let inner = inner.clone();
-            move |n| {
-                let parts = from_iter(&inner, bounds(1, 64), (0..4).map(move |part| n * part));
-                parts
-                    .into_iter()
-                    .map(|part| *part.expect("no error"))
-                    .sum::<u64>()
-            }
-        });
-        let slow = from_iter(
-            &outer,
-            bounds(1, 64),
-            (0..20).inspect(|_| thread::yield_now()),
-        );
-        let sum: u64 = merge(&join, [pull(&outer, pairs), slow])
-            .into_iter()
-            .map(|n| *n.expect("no error"))
-            .sum();
-        assert_eq!(sum, 190 * 6 + 190);
-    }
+    let [scan, join] = consumers();
+    let (mut first, first_receiver) = bounded(&scan, bounds(1, 64));
+    let (mut inner, mut inner_receiver) = bounded(&scan, bounds(1, 64));
+    let never = pull(&scan, [0]).then(&scan, move |_| {
+        let waited = inner_receiver.recv().is_some_and(|item| item.is_ok());
+        assert!(waited);
+        std::future::pending::<u64>()
+    });
+    let (done, outcome) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let mut merged = merge(&join, [first_receiver, never]);
+        let item = merged.recv().expect("an item").expect("no error");
+        done.send(*item).expect("it is waited for");
+    });
+    // The thread is inside by then, and after that.
+    thread::sleep(Duration::from_millis(30));
+    first.produce(|| 7_u64).expect("it is received");
+    thread::sleep(Duration::from_millis(30));
+    inner.produce(|| 8_u64).expect("it is received");
+    assert_eq!(outcome.recv_timeout(Duration::from_secs(20)), Ok(7));
 }
 
 /// One random chain of up to four queues on threads and tasks, with bounds that are often too small
