@@ -245,6 +245,8 @@ fn waiting_inside_of_waiting_loses_no_wake_up() {
     });
     let (done, outcome) = std::sync::mpsc::channel();
     thread::spawn(move || {
+        // Once before, so that the thread has a waker at hand.
+        assert!(pull(&join, [0]).recv().is_some_and(|item| item.is_ok()));
         let mut merged = merge(&join, [first_receiver, never]);
         let item = merged.recv().expect("an item").expect("no error");
         done.send(*item).expect("it is waited for");
