@@ -602,3 +602,80 @@ fn a_file_is_removed_at_the_end() {
     drop(task);
     assert!(!path.exists());
 }
+
+#[test]
+fn a_private_arena_goes_back_at_once_whatever_is_alive_in_it() {
+    use allocator_api2::{boxed::Box, vec::Vec};
+    let task = MemoryManager::begin("arena");
+    let arena = task.arena();
+    let mut words: Vec<Vec<u8, _>, _> = Vec::new_in(&arena);
+    for number in 0..5_000_usize {
+        let mut word = Vec::new_in(&arena);
+        word.extend((0..number % 100).map(|byte| byte as u8));
+        words.push(word);
+    }
+    let aligned = Box::new_in([7_u64; 9], &arena);
+    assert!(
+        words
+            .iter()
+            .enumerate()
+            .all(|(number, word)| word.len() == number % 100)
+    );
+    assert!(words.iter().flatten().count() > 200_000 && aligned[8] == 7);
+    let large = Box::new_in([1_u8; 20 << 20], &arena);
+    assert!(arena.held_bytes() >= 20 << 20);
+    let charged = task.usage().live_bytes;
+    // Large chunks occupy whole pages.
+    assert!((arena.held_bytes()..arena.held_bytes() + (64 << 10)).contains(&charged));
+    std::mem::forget((words, aligned, large));
+    // Forgotten too: the end of the task gives it back.
+    std::mem::forget(arena);
+    let report = task.end().unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert!(report.peak_bytes >= 20 << 20);
+}
+
+#[test]
+fn an_arena_cuts_blocks_that_do_not_overlap() {
+    use allocator_api2::alloc::Allocator;
+    use std::alloc::Layout;
+    let task = MemoryManager::begin("blocks");
+    let arena = &task.arena();
+    let mut blocks = Vec::new();
+    for number in 0..3_000_usize {
+        let layout = Layout::from_size_align(number * 37 % 700, 1 << (number % 8)).unwrap();
+        let block = arena.allocate(layout).unwrap().cast::<u8>();
+        assert!(block.as_ptr().addr().is_multiple_of(layout.align()));
+        // SAFETY: a block of that size.
+        unsafe { block.as_ptr().write_bytes(number as u8, layout.size()) };
+        // Some are freed at once: the place of the last one is used again.
+        if number % 5 == 0 {
+            // SAFETY: allocated just now.
+            unsafe { arena.deallocate(block, layout) };
+        } else {
+            blocks.push((block, layout, number as u8));
+        }
+    }
+    for (block, layout, byte) in blocks {
+        // SAFETY: alive, and written above.
+        let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), layout.size()) };
+        assert!(bytes.iter().all(|found| *found == byte));
+        let more = Layout::from_size_align(layout.size() + 100, layout.align()).unwrap();
+        // SAFETY: alive, of that layout.
+        let grown = unsafe { arena.grow(block, layout, more).unwrap().cast::<u8>() };
+        // SAFETY: grown from the block.
+        let bytes = unsafe { std::slice::from_raw_parts(grown.as_ptr(), layout.size()) };
+        assert!(bytes.iter().all(|found| *found == byte));
+    }
+}
+
+#[test]
+fn a_task_with_a_pool_of_its_own_leaves_nothing_elsewhere() {
+    let pool = bursar::Pool::new(64 << 20).unwrap();
+    let task = MemoryManager::builder("pooled").pool(pool.id()).begin();
+    let rows = task.consumer("rows");
+    let kept: Vec<_> = rows.run(|| (0..2_000_u64).map(|_| block::<1_000>()).collect());
+    assert!(pool.stats().used_bytes >= 2_000_000, "{}", pool.stats());
+    drop((kept, rows));
+    assert!(task.end().unwrap().is_clean());
+}

@@ -32,6 +32,8 @@ pub use limit::{Limits, Pressure, PressureEnded};
 pub use report::{ConsumerSnapshot, Consumers, Report, consumers, report};
 pub use reservation::Reservation;
 pub use scope::{Scope, current};
+#[cfg(feature = "allocator-api2")]
+pub use task::TaskArena;
 pub use task::{
     EndError, EndReport, Left, LeftReservation, Lent, MemoryManager, RegisterError, Registered,
     ReleaseFailure, Released, Resource, RunningTask, RunningTasks, TaskBuilder, TaskConsumer,

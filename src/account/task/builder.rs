@@ -7,6 +7,7 @@ use super::shared::Task;
 use crate::account::budget::{Budget, Greedy, Unbounded};
 use crate::account::consumer::Consumer;
 use crate::account::limit::Limits;
+use crate::pool::{PoolId, bound};
 use core::fmt;
 use core::time::Duration;
 use std::boxed::Box;
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 #[must_use = "the task is begun by `begin`"]
 pub struct TaskBuilder {
     name: String,
+    pool: Option<PoolId>,
     budget: Option<Arc<dyn Budget>>,
     limit: Option<u64>,
     limits: Limits,
@@ -31,6 +33,7 @@ impl TaskBuilder {
     pub(super) fn new(name: String) -> TaskBuilder {
         TaskBuilder {
             name,
+            pool: None,
             budget: None,
             limit: None,
             limits: Limits::none(),
@@ -58,6 +61,24 @@ impl TaskBuilder {
     /// ```
     pub fn budget(mut self, budget: &Arc<dyn Budget>) -> TaskBuilder {
         self.budget = Some(Arc::clone(budget));
+        self
+    }
+
+    /// Has the memory of the task's consumers come from a pool, as long as that serves requests: a
+    /// pool of its own keeps what it leaves behind apart from all else. It ends when its handle has
+    /// been dropped and its last block freed. What is allocated under reservations comes from where
+    /// it does for others.
+    ///
+    /// ```
+    /// use bursar::{MemoryManager, Pool};
+    ///
+    /// let pool = Pool::new(64 << 20)?;
+    /// let task = MemoryManager::builder("load").pool(pool.id()).begin();
+    /// let rows = task.consumer("rows");
+    /// # Ok::<(), bursar::PoolError>(())
+    /// ```
+    pub fn pool(mut self, pool: PoolId) -> TaskBuilder {
+        self.pool = Some(pool);
         self
     }
 
@@ -97,6 +118,9 @@ impl TaskBuilder {
     /// As [`Consumer::new`](crate::Consumer::new).
     pub fn begin(self) -> MemoryManager {
         let root = Consumer::new(self.name);
+        if let Some(PoolId(pool)) = self.pool {
+            bound::bind(root.owner_tag(), Some(pool));
+        }
         if self.limits != Limits::none() {
             root.set_limits(self.limits);
         }
@@ -105,7 +129,7 @@ impl TaskBuilder {
             (None, Some(limit)) => Arc::new(Greedy::new(limit)),
             (None, None) => Arc::new(Unbounded::new()),
         };
-        let task = Task::begin(root, budget, self.limit, self.patience);
+        let task = Task::begin(root, self.pool, budget, self.limit, self.patience);
         MemoryManager::of(task, self.on_end)
     }
 }
@@ -114,6 +138,7 @@ impl fmt::Debug for TaskBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskBuilder")
             .field("name", &self.name)
+            .field("pool", &self.pool)
             .field("budget", &self.budget)
             .field("limit", &self.limit)
             .field("limits", &self.limits)

@@ -98,6 +98,11 @@ impl MemoryManager {
         }
     }
 
+    #[cfg(feature = "allocator-api2")]
+    pub(super) fn shared(&self) -> &Arc<Task> {
+        &self.task
+    }
+
     /// The task's id: that of the consumer which all others of the task are below.
     pub fn id(&self) -> u64 {
         self.task.root.id()

@@ -8,6 +8,8 @@
 //! ```
 //! Nothing here is thread-local: who works for a task is handed its manager or a handle.
 
+#[cfg(feature = "allocator-api2")]
+mod arena;
 mod builder;
 mod end;
 mod future;
@@ -19,6 +21,8 @@ mod running;
 mod share;
 mod shared;
 
+#[cfg(feature = "allocator-api2")]
+pub use arena::TaskArena;
 pub use builder::TaskBuilder;
 pub use end::{EndError, EndReport, Left, LeftReservation, ReleaseFailure};
 pub use future::TaskFuture;

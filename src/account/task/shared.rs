@@ -1,5 +1,7 @@
 //! What a manager and the handles of its task share.
 
+#[cfg(feature = "allocator-api2")]
+use super::arena::Chunks;
 use super::end::{self, EndError, EndReport, LeftReservation};
 use super::handle::TaskEnded;
 use super::resource::Resources;
@@ -8,6 +10,7 @@ use crate::account::budget::Budget;
 use crate::account::consumer::Consumer;
 use crate::account::registry::internally;
 use crate::account::reservation::Reservation;
+use crate::pool::{PoolId, bound};
 use core::time::Duration;
 use std::boxed::Box;
 use std::string::String;
@@ -19,6 +22,8 @@ use std::vec::Vec;
 pub(super) struct Task {
     /// The consumer that all others of the task are below.
     pub(super) root: Consumer,
+    /// Where its memory comes from, if not from where all others' does.
+    pool: Option<PoolId>,
     pub(super) began: Instant,
     pub(super) budget: Arc<dyn Budget>,
     /// What its reservations may declare.
@@ -38,6 +43,8 @@ struct State {
     uses: usize,
     members: Vec<Member>,
     reservations: Vec<Arc<Reservation>>,
+    #[cfg(feature = "allocator-api2")]
+    arenas: Vec<Arc<Chunks>>,
 }
 
 /// A consumer of the task.
@@ -49,6 +56,7 @@ pub(super) struct Member {
 impl Task {
     pub(super) fn begin(
         root: Consumer,
+        pool: Option<PoolId>,
         budget: Arc<dyn Budget>,
         limit: Option<u64>,
         patience: Duration,
@@ -61,6 +69,7 @@ impl Task {
             };
             let task = Arc::new(Task {
                 root,
+                pool,
                 began,
                 budget,
                 limit,
@@ -70,6 +79,8 @@ impl Task {
                     uses: 0,
                     members: std::vec![member],
                     reservations: Vec::new(),
+                    #[cfg(feature = "allocator-api2")]
+                    arenas: Vec::new(),
                 }),
                 unused: Condvar::new(),
                 resources: Resources::new(),
@@ -112,6 +123,9 @@ impl Task {
     /// A consumer of the task, below `parent`.
     pub(super) fn consumer(&self, parent: &Consumer, name: String) -> Consumer {
         let consumer = parent.child(name);
+        if let Some(PoolId(pool)) = self.pool {
+            bound::bind(consumer.owner_tag(), Some(pool));
+        }
         let member = Member {
             consumer: consumer.clone(),
             began: Instant::now(),
@@ -152,6 +166,24 @@ impl Task {
         drop(kept);
     }
 
+    /// The chunks of one more arena, which are given back at the end at the latest.
+    #[cfg(feature = "allocator-api2")]
+    pub(super) fn new_chunks(&self) -> Arc<Chunks> {
+        internally(|| {
+            let chunks = Arc::new(Chunks::default());
+            self.state().arenas.push(Arc::clone(&chunks));
+            chunks
+        })
+    }
+
+    /// An arena is dropped.
+    #[cfg(feature = "allocator-api2")]
+    pub(super) fn forget_chunks(&self, chunks: &Arc<Chunks>) {
+        self.state()
+            .arenas
+            .retain(|kept| !Arc::ptr_eq(kept, chunks));
+    }
+
     /// How many consumers it has.
     pub(super) fn consumers(&self) -> usize {
         self.state().members.len()
@@ -163,6 +195,11 @@ impl Task {
         let in_use = self.wait_for_uses();
         let failures = self.resources.release_all();
         let reservations = self.free_reservations();
+        #[cfg(feature = "allocator-api2")]
+        {
+            let forgotten = core::mem::take(&mut self.state().arenas);
+            forgotten.iter().for_each(|chunks| chunks.release());
+        }
         running::remove(self.root.id());
         let waited = end::wait_until_free(&self.root, self.patience);
         let members = core::mem::take(&mut self.state().members);
