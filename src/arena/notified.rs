@@ -12,7 +12,8 @@ use super::record::Arena;
 use super::trim::{IDLE_LOOKS, Zeal};
 use crate::os::sync::{AtomicPtr, Ordering::Relaxed};
 use crate::pool::DEFAULT;
-use crate::run::descriptor::{LOOK_AFTER_SPARSE, Run};
+use crate::run::descriptor::Run;
+use crate::run::watch::LOOK_AFTER_SPARSE;
 use crate::units::ClassIndex;
 
 /// A run in the queue that was seen so often without a change gives its free pages back: one time

@@ -18,7 +18,8 @@ use crate::os::clock::coarse_millis;
 use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::os::thread;
 use crate::pool::{AllocFailure, DEFAULT, fixed};
-use crate::run::descriptor::{LOOK_AFTER_SPARSE, Run};
+use crate::run::descriptor::Run;
+use crate::run::watch::LOOK_AFTER_SPARSE;
 use crate::units::OwnerTag;
 use core::fmt;
 

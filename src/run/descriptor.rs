@@ -1,4 +1,4 @@
-//! The descriptor of a run, its free list, and how the list is extended a unit at a time.
+//! The descriptor of a run: what and whose it is, how much of it is in use.
 
 use super::remote::{FreeSlot, Remote};
 use super::tags::Side;
@@ -7,7 +7,7 @@ use crate::extent::bits::{bits, mask};
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::fit::{self, Contents, Zeroing};
 use crate::os::process::page_size;
-use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::os::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
 use crate::pool::{AllocFailure, Pool};
 use crate::units::{ClassIndex, OwnerTag, SLICE, Slices, SlotIndex};
@@ -28,35 +28,35 @@ pub(crate) struct Run {
     pub(crate) surplus: Cell<i32>,
     /// With a [`surplus`](Self::surplus) of this or less, its arena is to look at it when a block
     /// is freed: it is unused, or so sparse that what it holds is worth giving back.
-    watch: Cell<i32>,
+    pub(super) watch: Cell<i32>,
     /// The next run in its bin's list.
     pub(crate) next: Cell<*mut Run>,
     /// The previous one.
     pub(crate) prev: Cell<*mut Run>,
     /// Tags by slot, for a run whose blocks have several owners.
-    side: AtomicPtr<Side>,
+    pub(super) side: AtomicPtr<Side>,
     /// Blocks that other threads freed.
     pub(crate) remote: Remote,
     /// The next run in the queue of runs that were notified.
     pub(crate) notified_next: AtomicPtr<Run>,
     /// Units that are extended.
-    extended: AtomicU64,
+    pub(super) extended: AtomicU64,
     /// From this many slots that are not the owner's to give on the run is worth filling up again.
-    dense: Cell<i32>,
+    pub(super) dense: Cell<i32>,
     /// Slots that there are: fewer than those of the class where the pool has no room for more.
-    slots: Cell<u32>,
+    pub(super) slots: Cell<u32>,
     /// Slots that are available.
-    available: Cell<u32>,
+    pub(super) available: Cell<u32>,
     /// Waiting slots that are not available any more: their units were purged in the queue.
-    withdrawn: Cell<u32>,
+    pub(super) withdrawn: Cell<u32>,
     /// `surplus` when the arena last looked, or the waiting blocks in its queue.
-    seen: Cell<i32>,
+    pub(super) seen: Cell<i32>,
     /// How many times in a row the arena has seen that number.
-    looks: Cell<u8>,
+    pub(super) looks: Cell<u8>,
     /// Units that are not extended read as zero.
-    zero: Cell<bool>,
+    pub(super) zero: Cell<bool>,
     /// Pages of units that are not extended may be resident: the slices were in use before.
-    stale: Cell<bool>,
+    pub(super) stale: Cell<bool>,
 }
 
 /// Some slots have a tag of their own: each free takes the slow path.
@@ -66,9 +66,9 @@ pub(crate) const TAGGED: usize = 1;
 /// deciding on it.
 pub(crate) const WIDE: usize = 32 << 10;
 /// A flag of the head: more than [`WIDE`] bytes are touched.
-const WIDELY_TOUCHED: u8 = 1;
+pub(super) const WIDELY_TOUCHED: u8 = 1;
 /// A flag of the head: the arena keeps the run for when it is unused.
-const KEPT: u8 = 2;
+pub(super) const KEPT: u8 = 2;
 /// A flag of the head: it does not serve all requests of its class.
 const APART: u8 = 4;
 
@@ -193,7 +193,7 @@ impl Run {
         this.available.set(0);
         this.withdrawn.set(0);
         this.watch();
-        this.seen.set(NEVER_SEEN);
+        this.seen.set(super::watch::NEVER_SEEN);
         this.looks.set(0);
         this.zero.set(span.zero);
         this.stale.set(!span.zero);
@@ -243,7 +243,7 @@ impl Run {
     }
 
     /// Units that hold slots.
-    fn units(&self) -> u32 {
+    pub(super) fn units(&self) -> u32 {
         if self.unit_is_slot() {
             self.slots()
         } else {
@@ -281,48 +281,6 @@ impl Run {
         self.used() == 0
     }
 
-    /// Whether its arena wants to look at it: it is unused, or has become sparse.
-    #[inline(always)]
-    pub(crate) fn is_watched(&self) -> bool {
-        self.surplus.get() <= self.watch.get()
-    }
-
-    /// Whether it is so sparse that what it holds is worth giving back.
-    pub(crate) fn is_sparse(&self) -> bool {
-        (self.used() - self.remote.count()) as i32 <= self.dense.get() / SPARSE_PART
-    }
-
-    /// Has its arena look at it when it is unused, and before that when it has become sparse if
-    /// there is somebody to [look after sparse runs](LOOK_AFTER_SPARSE).
-    pub(crate) fn watch(&self) {
-        let sparse = match LOOK_AFTER_SPARSE.load(Relaxed) {
-            true => self.dense.get() / SPARSE_PART,
-            false => 0,
-        };
-        self.watch.set(sparse - self.dense.get());
-    }
-
-    /// Notes what an arena sees when it looks through its runs, and that it would have seen the
-    /// same at `missed` looks before. How often in a row it had seen this before.
-    pub(crate) fn look(&self, seen: i32, missed: u8) -> u8 {
-        let same = self.seen.replace(seen) == seen;
-        let before = if same { self.looks.get() } else { 0 };
-        let looks = before.saturating_add(same.into()).saturating_add(missed);
-        self.looks.set(looks);
-        before
-    }
-
-    /// How often in a row an arena has now seen the same, after the first time.
-    pub(crate) fn looks(&self) -> u8 {
-        self.looks.get()
-    }
-
-    /// Has its arena look at it again when half as much of it is used: what was looked at is not
-    /// looked at with every block that is freed.
-    pub(crate) fn watch_less(&self) {
-        self.watch.set(self.used() as i32 / 2 - self.dense.get());
-    }
-
     /// Address of the bins that the run serves.
     #[inline]
     pub(crate) fn bins(&self) -> usize {
@@ -354,24 +312,6 @@ impl Run {
         if waiting {
             self.withdrawn.set(self.withdrawn.get() + slots);
         }
-    }
-
-    /// Whether more than [`WIDE`] bytes of it are touched, and its arena has not decided yet to
-    /// keep it for when it is unused.
-    #[inline(always)]
-    pub(crate) fn is_wide(&self) -> bool {
-        self.head.flags() == WIDELY_TOUCHED
-    }
-
-    /// Whether its arena keeps it for when it is unused.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.head.flags() & KEPT != 0
-    }
-
-    /// Notes whether its arena keeps it for when it is unused.
-    pub(crate) fn set_kept(&self, kept: bool) {
-        let others = self.head.flags() & !KEPT;
-        self.head.set_flags(others | if kept { KEPT } else { 0 });
     }
 
     /// Units that are extended, a bit each.
@@ -411,11 +351,6 @@ impl Run {
             true => self.head.slices().bytes(),
             false => self.touched(),
         }
-    }
-
-    /// Whether an arena has [looked](Self::look) at it before.
-    pub(crate) fn was_looked_at(&self) -> bool {
-        self.seen.get() != NEVER_SEEN
     }
 
     /// The tags of its slots, if they have their own.
@@ -462,212 +397,7 @@ impl Run {
             None => self.head.tag(),
         }
     }
-
-    /// At most what extending the run by one unit makes available, in bytes.
-    pub(crate) fn unit_bytes(&self) -> usize {
-        let size = self.row().size as usize;
-        if self.unit_is_slot() {
-            size
-        } else {
-            (page_size() / size + 2) * size
-        }
-    }
-
-    /// What its slots occupy that are available.
-    pub(crate) fn available_bytes(&self) -> u64 {
-        u64::from(self.available.get()) * u64::from(self.row().size)
-    }
-
-    /// Whether a unit is a slot rather than an OS page.
-    #[inline]
-    pub(crate) fn unit_is_slot(&self) -> bool {
-        self.row().slices > 1
-    }
-
-    /// Bytes of extended units.
-    pub(crate) fn touched(&self) -> usize {
-        let unit = if self.unit_is_slot() {
-            self.row().size as usize
-        } else {
-            page_size()
-        };
-        self.extended().count_ones() as usize * unit
-    }
-
-    /// Whether a slot is on the free list, or waits to get there.
-    #[inline]
-    pub(crate) fn has_free(&self) -> bool {
-        !self.free.get().is_null() || !self.remote.is_empty()
-    }
-
-    /// Whether a unit is left that is not extended.
-    #[inline]
-    pub(crate) fn is_extensible(&self) -> bool {
-        self.extended().trailing_ones() < self.units()
-    }
-
-    /// A free slot: from the free list, from the remote list, or from a unit that is extended for
-    /// it. `None` if the run is full.
-    ///
-    /// # Safety
-    /// The caller is the run's owner.
-    #[inline]
-    pub(crate) unsafe fn take_slot(&self) -> Option<Slot> {
-        if self.free.get().is_null() && !self.remote.is_empty() {
-            // SAFETY: the caller's promise.
-            unsafe { self.collect() };
-        }
-        // SAFETY: the caller's promise.
-        if let Some(address) = unsafe { self.take_first() } {
-            return Some(Slot {
-                address,
-                zero: false,
-            });
-        }
-        let slot = self.extend()?;
-        self.surplus.set(self.surplus.get() + 1);
-        self.watch();
-        Some(slot)
-    }
-
-    /// The first slot of the free list.
-    ///
-    /// # Safety
-    /// The caller is the run's owner.
-    #[inline(always)]
-    pub(crate) unsafe fn take_first(&self) -> Option<NonNull<u8>> {
-        let first = NonNull::new(self.free.get())?;
-        // SAFETY: a slot on the free list holds its link.
-        self.free.set(unsafe { first.as_ref().next });
-        self.surplus.set(self.surplus.get() + 1);
-        Some(first.cast())
-    }
-
-    /// Puts a slot on the free list. Whether the list was empty: the run may be full no longer.
-    ///
-    /// # Safety
-    /// The caller is the run's owner, and the slot a block of it that nobody uses any more.
-    #[inline(always)]
-    pub(crate) unsafe fn put_slot(&self, block: *mut u8) -> bool {
-        let slot: *mut FreeSlot = block.cast();
-        let first = self.free.get();
-        // SAFETY: the caller's promise.
-        unsafe { FreeSlot::link(slot, first) };
-        self.free.set(slot);
-        self.surplus.set(self.surplus.get() - 1);
-        first.is_null()
-    }
-
-    /// Takes the only slot off the free list again.
-    ///
-    /// # Safety
-    /// The caller has just put it there, and it is alone.
-    pub(crate) unsafe fn take_only(&self) -> *mut u8 {
-        self.surplus.set(self.surplus.get() + 1);
-        self.free.replace(null_mut()).cast()
-    }
-
-    /// Takes the blocks that other threads freed onto the free list.
-    ///
-    /// # Safety
-    /// The caller looks after the run.
-    pub(crate) unsafe fn collect(&self) {
-        let taken = self.remote.take(self.start());
-        if taken.count == 0 {
-            return;
-        }
-        if !self.free.get().is_null() {
-            // SAFETY: blocks on the taken list are ours and linked, the last one to null.
-            unsafe {
-                let mut last = taken.first;
-                while !(*last).next.is_null() {
-                    last = (*last).next;
-                }
-                FreeSlot::link(last, self.free.get());
-            }
-        }
-        self.free.set(taken.first);
-        self.surplus.set(self.surplus.get() - taken.count as i32);
-        self.withdrawn.set(0);
-    }
-
-    /// Extends the lowest unit that is not; a slot of it, the others on the free list.
-    fn extend(&self) -> Option<Slot> {
-        if self.unit_is_slot() {
-            self.extend_slot()
-        } else {
-            self.extend_page()
-        }
-    }
-
-    fn extend_slot(&self) -> Option<Slot> {
-        let row = self.row();
-        let extended = self.extended();
-        let unit = extended.trailing_ones();
-        if unit >= self.slots() {
-            return None;
-        }
-        self.set_extended(extended | 1 << unit);
-        self.available.set(self.available.get() + 1);
-        let address = self.start().wrapping_add(unit as usize * row.size as usize);
-        Some(Slot {
-            address: NonNull::new(address)?,
-            zero: self.zero.get(),
-        })
-    }
-
-    fn extend_page(&self) -> Option<Slot> {
-        let row = self.row();
-        let size = row.size as usize;
-        let page = page_size();
-        let shift = page.trailing_zeros();
-        let pages = self.units();
-        let start = self.start();
-        loop {
-            let extended = self.extended();
-            let unit = extended.trailing_ones();
-            if unit >= pages {
-                return None;
-            }
-            let extended = extended | 1 << unit;
-            self.set_extended(extended);
-            let (mut from, mut to) = self.touching(unit as usize * page, page);
-            // Slots at either end may reach into a page that is not extended yet.
-            while from < to && reaches_out(from, size, shift, extended) {
-                from += 1;
-            }
-            while from < to && reaches_out(to - 1, size, shift, extended) {
-                to -= 1;
-            }
-            if from == to {
-                continue;
-            }
-            self.available.set(self.available.get() + (to - from));
-            // Linked in ascending order, the first one handed out at once and never touched.
-            let at = |slot: u32| start.wrapping_add(slot as usize * size).cast::<FreeSlot>();
-            let mut next = null_mut();
-            for slot in (from + 1..to).rev() {
-                // SAFETY: slots of this run that became available just now.
-                unsafe { FreeSlot::link(at(slot), next) };
-                next = at(slot);
-            }
-            self.free.set(next);
-            return Some(Slot {
-                address: NonNull::new(at(from).cast())?,
-                zero: self.zero.get(),
-            });
-        }
-    }
 }
-
-/// No number of used slots: what was never looked at is not idle.
-const NEVER_SEEN: i32 = i32::MAX;
-
-/// Whether a thread looks after sparse runs in their owners' stead.
-pub(crate) static LOOK_AFTER_SPARSE: AtomicBool = AtomicBool::new(false);
-
-/// A run with at most this part of what makes it dense is sparse.
-const SPARSE_PART: i32 = 2;
 
 /// A run with at least this part of its slots used is dense: a block freed in it makes it the
 /// current one. Sparser runs are left to drain.
@@ -710,26 +440,4 @@ impl Run {
         self.withdrawn.set(0);
         self.set_extended(mask(0, self.units()));
     }
-
-    /// The slots that touch `len` bytes from `offset` on, as a range.
-    pub(super) fn touching(&self, offset: usize, len: usize) -> (u32, u32) {
-        let (row, slots) = (self.row(), self.slots());
-        let from = row.slot_of(offset).0.min(slots);
-        let to = (row.slot_of(offset + len - 1).0 + 1).min(slots);
-        (from, to)
-    }
-}
-
-/// The first and the last page that a slot touches.
-#[inline]
-pub(super) fn slot_pages(slot: u32, size: usize, page_shift: u32) -> (usize, usize) {
-    let start = slot as usize * size;
-    (start >> page_shift, (start + size - 1) >> page_shift)
-}
-
-/// Whether a slot touches a page that is not among `pages`.
-#[inline]
-pub(super) fn reaches_out(slot: u32, size: usize, page_shift: u32, pages: u64) -> bool {
-    let (first, last) = slot_pages(slot, size, page_shift);
-    mask(first as u32, (last - first + 1) as u32) & !pages != 0
 }

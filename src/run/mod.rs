@@ -13,6 +13,10 @@ pub(crate) mod remote;
 #[cfg(not(loom))]
 pub(crate) mod descriptor;
 #[cfg(not(loom))]
+mod slots;
+#[cfg(not(loom))]
 pub(crate) mod sparse;
 #[cfg(not(loom))]
 pub(crate) mod tags;
+#[cfg(not(loom))]
+pub(crate) mod watch;

@@ -1,7 +1,8 @@
 //! Giving wholly free pages of a living run back: resident memory follows live pages, not runs.
 
-use super::descriptor::{Run, reaches_out, slot_pages};
+use super::descriptor::Run;
 use super::remote::{FreeSlot, Taken};
+use super::slots::{reaches_out, slot_pages};
 use crate::extent::bits::{bits, mask, spans};
 use crate::os::process::page_size;
 use crate::units::SLICE;

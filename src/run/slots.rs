@@ -1,0 +1,227 @@
+//! The slots of a run: its free list, and how that is extended a unit at a time.
+
+use super::descriptor::{Run, Slot};
+use super::remote::FreeSlot;
+use crate::extent::bits::mask;
+use crate::os::process::page_size;
+use core::ptr::{NonNull, null_mut};
+
+impl Run {
+    /// At most what extending the run by one unit makes available, in bytes.
+    pub(crate) fn unit_bytes(&self) -> usize {
+        let size = self.row().size as usize;
+        if self.unit_is_slot() {
+            size
+        } else {
+            (page_size() / size + 2) * size
+        }
+    }
+
+    /// What its slots occupy that are available.
+    pub(crate) fn available_bytes(&self) -> u64 {
+        u64::from(self.available.get()) * u64::from(self.row().size)
+    }
+
+    /// Whether a unit is a slot rather than an OS page.
+    #[inline]
+    pub(crate) fn unit_is_slot(&self) -> bool {
+        self.row().slices > 1
+    }
+
+    /// Bytes of extended units.
+    pub(crate) fn touched(&self) -> usize {
+        let unit = if self.unit_is_slot() {
+            self.row().size as usize
+        } else {
+            page_size()
+        };
+        self.extended().count_ones() as usize * unit
+    }
+
+    /// Whether a slot is on the free list, or waits to get there.
+    #[inline]
+    pub(crate) fn has_free(&self) -> bool {
+        !self.free.get().is_null() || !self.remote.is_empty()
+    }
+
+    /// Whether a unit is left that is not extended.
+    #[inline]
+    pub(crate) fn is_extensible(&self) -> bool {
+        self.extended().trailing_ones() < self.units()
+    }
+
+    /// A free slot: from the free list, from the remote list, or from a unit that is extended for
+    /// it. `None` if the run is full.
+    ///
+    /// # Safety
+    /// The caller is the run's owner.
+    #[inline]
+    pub(crate) unsafe fn take_slot(&self) -> Option<Slot> {
+        if self.free.get().is_null() && !self.remote.is_empty() {
+            // SAFETY: the caller's promise.
+            unsafe { self.collect() };
+        }
+        // SAFETY: the caller's promise.
+        if let Some(address) = unsafe { self.take_first() } {
+            return Some(Slot {
+                address,
+                zero: false,
+            });
+        }
+        let slot = self.extend()?;
+        self.surplus.set(self.surplus.get() + 1);
+        self.watch();
+        Some(slot)
+    }
+
+    /// The first slot of the free list.
+    ///
+    /// # Safety
+    /// The caller is the run's owner.
+    #[inline(always)]
+    pub(crate) unsafe fn take_first(&self) -> Option<NonNull<u8>> {
+        let first = NonNull::new(self.free.get())?;
+        // SAFETY: a slot on the free list holds its link.
+        self.free.set(unsafe { first.as_ref().next });
+        self.surplus.set(self.surplus.get() + 1);
+        Some(first.cast())
+    }
+
+    /// Puts a slot on the free list. Whether the list was empty: the run may be full no longer.
+    ///
+    /// # Safety
+    /// The caller is the run's owner, and the slot a block of it that nobody uses any more.
+    #[inline(always)]
+    pub(crate) unsafe fn put_slot(&self, block: *mut u8) -> bool {
+        let slot: *mut FreeSlot = block.cast();
+        let first = self.free.get();
+        // SAFETY: the caller's promise.
+        unsafe { FreeSlot::link(slot, first) };
+        self.free.set(slot);
+        self.surplus.set(self.surplus.get() - 1);
+        first.is_null()
+    }
+
+    /// Takes the only slot off the free list again.
+    ///
+    /// # Safety
+    /// The caller has just put it there, and it is alone.
+    pub(crate) unsafe fn take_only(&self) -> *mut u8 {
+        self.surplus.set(self.surplus.get() + 1);
+        self.free.replace(null_mut()).cast()
+    }
+
+    /// Takes the blocks that other threads freed onto the free list.
+    ///
+    /// # Safety
+    /// The caller looks after the run.
+    pub(crate) unsafe fn collect(&self) {
+        let taken = self.remote.take(self.start());
+        if taken.count == 0 {
+            return;
+        }
+        if !self.free.get().is_null() {
+            // SAFETY: blocks on the taken list are ours and linked, the last one to null.
+            unsafe {
+                let mut last = taken.first;
+                while !(*last).next.is_null() {
+                    last = (*last).next;
+                }
+                FreeSlot::link(last, self.free.get());
+            }
+        }
+        self.free.set(taken.first);
+        self.surplus.set(self.surplus.get() - taken.count as i32);
+        self.withdrawn.set(0);
+    }
+
+    /// Extends the lowest unit that is not; a slot of it, the others on the free list.
+    fn extend(&self) -> Option<Slot> {
+        if self.unit_is_slot() {
+            self.extend_slot()
+        } else {
+            self.extend_page()
+        }
+    }
+
+    fn extend_slot(&self) -> Option<Slot> {
+        let row = self.row();
+        let extended = self.extended();
+        let unit = extended.trailing_ones();
+        if unit >= self.slots() {
+            return None;
+        }
+        self.set_extended(extended | 1 << unit);
+        self.available.set(self.available.get() + 1);
+        let address = self.start().wrapping_add(unit as usize * row.size as usize);
+        Some(Slot {
+            address: NonNull::new(address)?,
+            zero: self.zero.get(),
+        })
+    }
+
+    fn extend_page(&self) -> Option<Slot> {
+        let row = self.row();
+        let size = row.size as usize;
+        let page = page_size();
+        let shift = page.trailing_zeros();
+        let pages = self.units();
+        let start = self.start();
+        loop {
+            let extended = self.extended();
+            let unit = extended.trailing_ones();
+            if unit >= pages {
+                return None;
+            }
+            let extended = extended | 1 << unit;
+            self.set_extended(extended);
+            let (mut from, mut to) = self.touching(unit as usize * page, page);
+            // Slots at either end may reach into a page that is not extended yet.
+            while from < to && reaches_out(from, size, shift, extended) {
+                from += 1;
+            }
+            while from < to && reaches_out(to - 1, size, shift, extended) {
+                to -= 1;
+            }
+            if from == to {
+                continue;
+            }
+            self.available.set(self.available.get() + (to - from));
+            // Linked in ascending order, the first one handed out at once and never touched.
+            let at = |slot: u32| start.wrapping_add(slot as usize * size).cast::<FreeSlot>();
+            let mut next = null_mut();
+            for slot in (from + 1..to).rev() {
+                // SAFETY: slots of this run that became available just now.
+                unsafe { FreeSlot::link(at(slot), next) };
+                next = at(slot);
+            }
+            self.free.set(next);
+            return Some(Slot {
+                address: NonNull::new(at(from).cast())?,
+                zero: self.zero.get(),
+            });
+        }
+    }
+
+    /// The slots that touch `len` bytes from `offset` on, as a range.
+    pub(super) fn touching(&self, offset: usize, len: usize) -> (u32, u32) {
+        let (row, slots) = (self.row(), self.slots());
+        let from = row.slot_of(offset).0.min(slots);
+        let to = (row.slot_of(offset + len - 1).0 + 1).min(slots);
+        (from, to)
+    }
+}
+
+/// The first and the last page that a slot touches.
+#[inline]
+pub(super) fn slot_pages(slot: u32, size: usize, page_shift: u32) -> (usize, usize) {
+    let start = slot as usize * size;
+    (start >> page_shift, (start + size - 1) >> page_shift)
+}
+
+/// Whether a slot touches a page that is not among `pages`.
+#[inline]
+pub(super) fn reaches_out(slot: u32, size: usize, page_shift: u32, pages: u64) -> bool {
+    let (first, last) = slot_pages(slot, size, page_shift);
+    mask(first as u32, (last - first + 1) as u32) & !pages != 0
+}
