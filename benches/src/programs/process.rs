@@ -22,9 +22,27 @@ pub struct Run {
 /// Runs `binary` on `program`, with its work booked to a consumer or a group
 /// if the allocator knows such and `attributed` says so.
 ///
+/// A process that fails is given a second chance, and that is said: some peers
+/// crash now and then as their threads end, and an hour's figures would be lost.
+///
 /// # Errors
-/// If the process cannot be started, fails, or writes no outcome.
+/// If the process cannot be started, fails twice, or writes no outcome.
 pub fn run(
+    binary: &Path,
+    program: &str,
+    threads: usize,
+    divisor: usize,
+    corpus: &Path,
+    attributed: bool,
+) -> io::Result<Run> {
+    let once = || run_once(binary, program, threads, divisor, corpus, attributed);
+    once().or_else(|error| {
+        eprintln!("{error}; once more");
+        once()
+    })
+}
+
+fn run_once(
     binary: &Path,
     program: &str,
     threads: usize,
