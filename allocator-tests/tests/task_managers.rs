@@ -622,7 +622,8 @@ fn a_private_arena_goes_back_at_once_whatever_is_alive_in_it() {
             .all(|(number, word)| word.len() == number % 100)
     );
     assert!(words.iter().flatten().count() > 200_000 && aligned[8] == 7);
-    let large = Box::new_in([1_u8; 20 << 20], &arena);
+    let mut large: Vec<u8, _> = Vec::with_capacity_in(20 << 20, &arena);
+    large.resize(20 << 20, 1);
     assert!(arena.held_bytes() >= 20 << 20);
     let charged = task.usage().live_bytes;
     // Large chunks occupy whole pages.
