@@ -67,3 +67,13 @@ fn a_span_that_is_freed_after_a_pause_is_at_hand_for_a_while() {
         .settings(&format!("decay_ms={DECAY_MS}"))
         .succeed();
 }
+
+#[test]
+fn a_thread_that_wakes_late_gives_back_at_once() {
+    const DECAY_MS: u64 = 600;
+    let _turn = TURN.lock().unwrap_or_else(|panicked| panicked.into_inner());
+    Scenario::new(env!("CARGO_BIN_EXE_bare"), "late")
+        .argument(DECAY_MS)
+        .settings(&format!("decay_ms={DECAY_MS}"))
+        .succeed();
+}

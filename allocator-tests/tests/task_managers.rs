@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
@@ -642,31 +643,42 @@ fn an_arena_cuts_blocks_that_do_not_overlap() {
     use std::alloc::Layout;
     let task = MemoryManager::begin("blocks");
     let arena = &task.arena();
+    let fill = |block: NonNull<u8>, size: usize, byte: u8| {
+        // SAFETY: a block of at least that size.
+        unsafe { block.as_ptr().write_bytes(byte, size) };
+    };
+    let expect = |block: NonNull<u8>, size: usize, byte: u8| {
+        // SAFETY: alive, of that size, and written.
+        let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), size) };
+        assert!(bytes.iter().all(|found| *found == byte));
+    };
     let mut blocks = Vec::new();
     for number in 0..3_000_usize {
         let layout = Layout::from_size_align(number * 37 % 700, 1 << (number % 8)).unwrap();
         let block = arena.allocate(layout).unwrap().cast::<u8>();
         assert!(block.as_ptr().addr().is_multiple_of(layout.align()));
-        // SAFETY: a block of that size.
-        unsafe { block.as_ptr().write_bytes(number as u8, layout.size()) };
-        // Some are freed at once: the place of the last one is used again.
+        fill(block, layout.size(), number as u8);
+        blocks.push((block, layout, number as u8));
         if number % 5 == 0 {
-            // SAFETY: allocated just now.
+            // The last one, whose place is used again, or one that others lie behind.
+            let index = blocks.len() - 1 - number / 5 % 2 * (blocks.len() / 2);
+            let (block, layout, _) = blocks.swap_remove(index);
+            // SAFETY: alive, of that layout.
             unsafe { arena.deallocate(block, layout) };
-        } else {
-            blocks.push((block, layout, number as u8));
+        }
+        if number % 7 == 0 && !blocks.is_empty() {
+            let index = number % 2 * (blocks.len() - 1);
+            let (block, layout, byte) = blocks[index];
+            let more = Layout::from_size_align(layout.size() + 100, layout.align()).unwrap();
+            // SAFETY: alive, of that layout, and not used by that name again.
+            let grown = unsafe { arena.grow(block, layout, more).unwrap().cast::<u8>() };
+            expect(grown, layout.size(), byte);
+            fill(grown, more.size(), byte);
+            blocks[index] = (grown, more, byte);
         }
     }
     for (block, layout, byte) in blocks {
-        // SAFETY: alive, and written above.
-        let bytes = unsafe { std::slice::from_raw_parts(block.as_ptr(), layout.size()) };
-        assert!(bytes.iter().all(|found| *found == byte));
-        let more = Layout::from_size_align(layout.size() + 100, layout.align()).unwrap();
-        // SAFETY: alive, of that layout.
-        let grown = unsafe { arena.grow(block, layout, more).unwrap().cast::<u8>() };
-        // SAFETY: grown from the block.
-        let bytes = unsafe { std::slice::from_raw_parts(grown.as_ptr(), layout.size()) };
-        assert!(bytes.iter().all(|found| *found == byte));
+        expect(block, layout.size(), byte);
     }
 }
 

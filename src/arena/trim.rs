@@ -4,7 +4,8 @@
 //! An arena looks through its runs once a period of the pool's decay. What has not changed since
 //! it last looked is idle: an unused run goes back to its pool, a partly used one gives its free
 //! pages back once. Only the thread that has an arena may do that, so an orphaned arena is looked
-//! through by whichever thread comes by, and one whose thread sleeps is left alone until it wakes.
+//! through by whichever thread comes by, and one whose thread sleeps is left alone until it wakes,
+//! but for the runs in its queue ([`notified`](super::notified)).
 
 use super::bins::Bins;
 use super::ledger::Ledger;
@@ -72,6 +73,10 @@ impl Arena {
         } else if due != 0 {
             self.trim(Zeal::at(now, due));
             look_after_all(now);
+        } else {
+            // From now on it is known how long nobody looked.
+            let first = now.saturating_add(DECAY.period()).max(1);
+            let _ = ALL_DUE.compare_exchange(0, first, Relaxed, Relaxed);
         }
         self.trim_due
             .store(now.saturating_add(DECAY.period()).max(1), Relaxed);
@@ -244,7 +249,7 @@ fn look_after_all(now: u64) {
     ALL_DUE.store(now.saturating_add(DECAY.period()), Relaxed);
     let zeal = Zeal::at(now, due);
     for arena in life::arenas() {
-        release_kept(arena, false);
+        release_kept(arena, zeal.missed() > 0);
         arena.look_through_queue(zeal);
         // Its thread takes only fast paths, or sleeps.
         let due = arena.trim_due.load(Relaxed);

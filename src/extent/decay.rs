@@ -89,12 +89,13 @@ impl Decay {
         }
         // A thread that comes late does the ticks that were missed.
         let ticks = 1 + (now - due) / interval;
-        if state.left == 0 {
+        // Nobody came by for a whole period: what is dirty has been so for at least that.
+        let all_is_aged = ticks > TICKS;
+        if state.left == 0 || all_is_aged {
             fixed::all().for_each(Pool::end_if_over);
             state.quota = fixed::all().map(begin_period).sum::<u64>().div_ceil(TICKS);
             state.left = TICKS;
-            // Nobody came by for a whole period: what is dirty has been so for at least that.
-            if ticks <= TICKS {
+            if !all_is_aged {
                 return;
             }
         }

@@ -19,7 +19,7 @@ use super::{Arguments, Host, Run};
 use crate::blocks::{Filled, Heap, layout};
 use crate::memory::Memory;
 
-pub(super) const ALL: &[(&str, Run)] = &[("peak", peak), ("pause", pause)];
+pub(super) const ALL: &[(&str, Run)] = &[("peak", peak), ("pause", pause), ("late", late)];
 
 const PAGE: usize = 4096;
 /// What may be resident beyond the pages that hold a live block.
@@ -271,7 +271,7 @@ fn judge(heap: &'static Heap, variant: Variant, survivors: &[Piece], figures: &F
     let grace = if variant == Variant::Now {
         Duration::ZERO
     } else {
-        figures.decay + figures.decay / 10
+        figures.decay
     };
     let mut rng = SmallRng::seed_from_u64(5);
     loop {
@@ -324,6 +324,33 @@ fn pause(host: &Host, arguments: &Arguments) {
         light_work(heap, &mut rng);
         thread::sleep(Duration::from_millis(1));
     }
+    host.check();
+}
+
+/// A thread that wakes after a long sleep gives everything back at once: all of it was idle in the
+/// periods that it missed. The argument is the decay time in milliseconds.
+fn late(host: &Host, arguments: &Arguments) {
+    const BYTES: usize = 128 << 20;
+    let decay = Duration::from_millis(arguments.number(0));
+    let heap = host.heap;
+    let mut rng = SmallRng::seed_from_u64(7);
+    let mut books = books_for(BYTES / 500 + 10_000);
+    let before = Memory::now();
+    build(heap, 3, BYTES, &mut books);
+    shrink(heap, &mut books);
+    let kept = Memory::now().since(before).anonymous;
+    thread::sleep(decay * 5);
+    for _ in 0..3 {
+        light_work(heap, &mut rng);
+    }
+    let left = Memory::now().since(before).anonymous;
+    let bound = pages_of(&books) + ALLOWANCE;
+    assert!(kept > 2 * bound, "{kept} bytes were resident before");
+    assert!(
+        left <= bound,
+        "{left} bytes are resident, of {bound} allowed"
+    );
+    books.drain(..).for_each(|piece| piece.release(heap));
     host.check();
 }
 
