@@ -10,6 +10,7 @@
 //! | `tests/inside.rs` | no allocation inside the allocator; its books against those of a wrapper |
 //! | `tests/limits.rs` | limits of address space and data, exhausted mappings, locked memory, strict overcommit |
 //! | `tests/faults.rs` | each system call of the allocator fails |
+//! | `tests/memory.rs` | what the kernel says about memory, on which the next rely |
 //! | `tests/purging.rs` | resident memory after a peak, in every way that it goes back |
 //! | `tests/pools.rs` | configured pools: routes, limits to the byte, contention, fall-through, texts that are refused, routers |
 //! | `tests/pool_handles.rs` | pools made at run time: allocators, backings, bound consumers, forks, how they end |

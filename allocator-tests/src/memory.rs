@@ -85,19 +85,3 @@ fn field(text: &str, name: &str) -> u64 {
     let kib = line.and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.unwrap_or_else(|| panic!("no {name} in {text}")) << 10
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn touched_memory_is_resident_and_anonymous() {
-        let before = Memory::now();
-        let block = std::hint::black_box(vec![1_u8; 32 << 20]);
-        let grown = Memory::now().since(before);
-        assert_eq!(block[block.len() - 1], 1);
-        for figure in [grown.mapped, grown.resident, grown.anonymous, grown.peak] {
-            assert!(figure > 31 << 20, "{grown:?}");
-        }
-    }
-}
