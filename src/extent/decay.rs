@@ -12,7 +12,7 @@
 use super::bits::{mask, spans};
 use super::fit::{chunks, record, slots};
 use crate::os::lock::{Guard, Lock};
-use crate::os::map;
+use crate::os::map::{self, Ranges};
 use crate::os::process::page_size;
 use crate::os::sync::{AtomicU64, Ordering, Ordering::Relaxed};
 use crate::pool::region::{DESCRIPTOR, Region, descriptor_address};
@@ -216,15 +216,18 @@ fn purge_in_chunk(pool: &Pool, region: &Region, chunk: usize, wanted: u64) -> u6
     let taken = slots.claim_any(wanted);
     // Only the claimer changes the bits of a claimed slice, so this is stable now.
     let dirty = taken & record.dirty.load(Relaxed);
-    let mut purged = 0;
+    let mut ranges = Ranges::new();
     for (first, count) in spans(dirty) {
         let address = region.chunk_address(chunk) + first as usize * SLICE;
-        let len = pool.mapped(address, Slices(count as usize));
-        // SAFETY: committed slices, claimed above, whose contents nobody wants.
-        if unsafe { pool.kind().purge(address, len) }.is_ok() {
-            purged |= mask(first, count);
-        }
+        ranges.add(address, pool.mapped(address, Slices(count as usize)));
     }
+    let mut purged = 0;
+    let purged_span = |address: usize, len: usize| {
+        let first = (address - region.chunk_address(chunk)) / SLICE;
+        purged |= mask(first as u32, len.div_ceil(SLICE) as u32);
+    };
+    // SAFETY: committed slices, claimed above, whose contents nobody wants.
+    unsafe { pool.kind().purge_ranges(&ranges, purged_span) };
     if pool.commits_anew() {
         record.committed.fetch_and(!purged, Relaxed);
         let count = u64::from(purged.count_ones());

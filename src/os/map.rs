@@ -1,6 +1,7 @@
 //! Mappings: reserving address space, committing it, giving pages back, moving pages.
 
 use super::fault::{Call, injected};
+use super::sync::{AtomicBool, Ordering::Relaxed};
 use core::ffi::c_void;
 use core::ptr::null_mut;
 
@@ -102,7 +103,128 @@ pub(crate) unsafe fn purge(address: usize, len: usize) -> Result<(), Refused> {
         return Err(INJECTED);
     }
     // SAFETY: the caller's promise.
+    unsafe { purge_one(address, len) }
+}
+
+/// # Safety
+/// As for [`purge`].
+unsafe fn purge_one(address: usize, len: usize) -> Result<(), Refused> {
+    // SAFETY: the caller's promise.
     keeping_errno(|| unsafe { libc::madvise(address as *mut c_void, len, libc::MADV_DONTNEED) })
+}
+
+/// Ranges of pages that are given back together: processors forget what they know of all of them
+/// at once, which costs more than all else where several threads run.
+pub(crate) struct Ranges {
+    items: [libc::iovec; MOST_RANGES],
+    len: usize,
+}
+
+/// As many as there are spans in the bits of a word.
+const MOST_RANGES: usize = u64::BITS as usize / 2;
+
+impl Ranges {
+    pub(crate) fn new() -> Ranges {
+        let nothing = libc::iovec {
+            iov_base: null_mut(),
+            iov_len: 0,
+        };
+        Ranges {
+            items: [nothing; MOST_RANGES],
+            len: 0,
+        }
+    }
+
+    /// Adds `len` bytes at `address`, at most one range for every other bit of a word.
+    pub(crate) fn add(&mut self, address: usize, len: usize) {
+        self.items[self.len] = libc::iovec {
+            iov_base: address as *mut c_void,
+            iov_len: len,
+        };
+        self.len += 1;
+    }
+
+    /// Address and length of each, in the order in which they were added.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, usize)> {
+        let items = self.items[..self.len].iter();
+        items.map(|item| (item.iov_base as usize, item.iov_len))
+    }
+
+    /// Bytes of all.
+    pub(crate) fn bytes(&self) -> usize {
+        self.iter().map(|(_, len)| len).sum()
+    }
+}
+
+/// Whether the kernel has not refused yet to purge several ranges in one call (Linux 6.14).
+static TOGETHER: AtomicBool = AtomicBool::new(true);
+
+/// The calling process, for system calls that take a descriptor of one.
+const SELF: libc::c_int = -10_000;
+
+/// Gives the pages of several ranges back. Hands address and length of each that reads as zero from
+/// now on to `purged`; where the kernel refuses, they keep what they hold.
+///
+/// # Safety
+/// As for [`purge`], for each range.
+pub(crate) unsafe fn purge_ranges(ranges: &Ranges, mut purged: impl FnMut(usize, usize)) {
+    if injected(Call::Purge) {
+        return;
+    }
+    let items = &ranges.items[..ranges.len];
+    let mut next = 0;
+    while next < items.len() {
+        let rest = &items[next..];
+        let several = rest.len() > 1 && TOGETHER.load(Relaxed);
+        // SAFETY: the caller's promise; of no ranges, none is purged.
+        let bytes = unsafe { purge_together(if several { rest } else { &[] }) };
+        let mut left = bytes;
+        while let Some(item) = items.get(next).filter(|item| item.iov_len <= left) {
+            purged(item.iov_base as usize, item.iov_len);
+            left -= item.iov_len;
+            next += 1;
+        }
+        // The kernel stops at a range that it refuses, and may know no such call at all.
+        if let Some(item) = items.get(next) {
+            let (address, len) = (item.iov_base as usize, item.iov_len);
+            // SAFETY: the caller's promise.
+            if unsafe { purge_one(address, len) }.is_ok() {
+                purged(address, len);
+                if several && bytes == 0 {
+                    TOGETHER.store(false, Relaxed);
+                }
+            }
+            next += 1;
+        }
+    }
+}
+
+/// Purges ranges in one call, up to the first that the kernel refuses. Returns the bytes of those
+/// that it purged.
+///
+/// # Safety
+/// As for [`purge`], for each range.
+unsafe fn purge_together(items: &[libc::iovec]) -> usize {
+    if items.is_empty() {
+        return 0;
+    }
+    let mut bytes = 0;
+    let _ = keeping_errno(|| {
+        // SAFETY: the caller's promise.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_process_madvise,
+                SELF,
+                items.as_ptr(),
+                items.len(),
+                libc::MADV_DONTNEED,
+                0,
+            )
+        };
+        bytes = result.max(0) as usize;
+        0
+    });
+    bytes
 }
 
 /// Asks for huge pages in a range, or for none even where the system gives them unasked.
@@ -187,4 +309,55 @@ pub(crate) fn metadata(len: usize) -> Option<*mut u8> {
         0
     });
     (!result.is_null()).then_some(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Alternate pages go and the others stay, where the kernel takes all ranges at once, where it
+    /// knows no such call, and where it refuses one of them.
+    #[test]
+    fn ranges_are_purged_together_or_one_by_one() {
+        let page = super::super::process::page_size();
+        let pages = 2 * MOST_RANGES;
+        let start = metadata(pages * page).unwrap();
+        for (together, locked) in [
+            (true, None),
+            (false, None),
+            (true, Some(0)),
+            (true, Some(6)),
+        ] {
+            TOGETHER.store(together, Relaxed);
+            // SAFETY: the mapping is this test's.
+            unsafe { start.write_bytes(7, pages * page) };
+            if let Some(locked) = locked {
+                // SAFETY: as above.
+                let result = unsafe { libc::mlock(start.add(locked * page).cast(), page) };
+                assert_eq!(result, 0, "a page may be locked");
+            }
+            let mut ranges = Ranges::new();
+            for first in (0..pages).step_by(2) {
+                ranges.add(start.addr() + first * page, page);
+            }
+            assert_eq!(ranges.bytes(), pages / 2 * page);
+            let mut purged = 0;
+            // SAFETY: as above.
+            unsafe { purge_ranges(&ranges, |_, len| purged += len) };
+            assert_eq!(
+                purged,
+                ranges.bytes() - page * usize::from(locked.is_some())
+            );
+            for number in 0..pages {
+                let stays = number % 2 == 1 || locked == Some(number);
+                // SAFETY: as above.
+                let byte = unsafe { *start.add(number * page) };
+                assert_eq!(byte, if stays { 7 } else { 0 }, "page {number}");
+            }
+            if let Some(locked) = locked {
+                // SAFETY: as above.
+                unsafe { libc::munlock(start.add(locked * page).cast(), page) };
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What memory a pool of a set size is made of.
 
-use crate::os::map::{self, Refused};
+use crate::os::map::{self, Ranges, Refused};
 use crate::os::object::{self, Object, Pages};
 use core::ffi::CStr;
 
@@ -77,6 +77,24 @@ impl Kind {
                 Kind::Memory | Kind::TransparentHuge => map::purge(address, len),
                 Kind::File | Kind::Shared => object::purge(address, len),
                 Kind::HugePages => Err(Refused(libc::EOPNOTSUPP)),
+            }
+        }
+    }
+
+    /// Gives pages of several ranges back. Hands address and length of each that reads as zero from
+    /// now on to `purged`.
+    ///
+    /// # Safety
+    /// As for [`purge`](Self::purge), for each range.
+    pub(crate) unsafe fn purge_ranges(self, ranges: &Ranges, mut purged: impl FnMut(usize, usize)) {
+        if matches!(self, Kind::Memory | Kind::TransparentHuge) {
+            // SAFETY: the caller's promise.
+            return unsafe { map::purge_ranges(ranges, purged) };
+        }
+        for (address, len) in ranges.iter() {
+            // SAFETY: the caller's promise.
+            if unsafe { self.purge(address, len) }.is_ok() {
+                purged(address, len);
             }
         }
     }

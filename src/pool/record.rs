@@ -12,7 +12,7 @@ use super::failure::AllocFailure;
 use super::gate::Gate;
 use super::region::{REGION, REGIONS, Region};
 use crate::os::lock::{Guard, Lock};
-use crate::os::map::{self, Refused};
+use crate::os::map::{self, Ranges, Refused};
 use crate::os::object::Object;
 use crate::os::process::page_size;
 use crate::os::sync::{
@@ -313,16 +313,17 @@ impl Pool {
         self.kind() == Kind::File
     }
 
-    /// Gives pages inside a living run back.
+    /// Gives pages inside a living run back. Returns the bytes of ranges that were not refused.
     ///
     /// # Safety
     /// Whole committed pages of this pool whose contents nobody wants.
-    pub(crate) unsafe fn purge_inside(&self, address: usize, len: usize) -> Result<(), Refused> {
-        if self.commits_anew() {
-            return Err(Refused(libc::EOPNOTSUPP));
+    pub(crate) unsafe fn purge_inside(&self, ranges: &Ranges) -> usize {
+        let mut bytes = 0;
+        if !self.commits_anew() {
+            // SAFETY: the caller's promise.
+            unsafe { self.kind().purge_ranges(ranges, |_, len| bytes += len) };
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.kind().purge(address, len) }
+        bytes
     }
 
     /// Where a pool of a set size starts.

@@ -38,6 +38,15 @@ impl Run {
         self.extended().count_ones() as usize * unit
     }
 
+    /// Whether at least half of what it has touched could be given back if so many blocks of it are
+    /// alive, wherever they lie.
+    pub(crate) fn is_hollow(&self, alive: u32) -> bool {
+        let (size, page) = (self.row().size as usize, page_size());
+        let fits = page % size == 0 || size % page == 0;
+        let reach = size.next_multiple_of(page) + if fits { 0 } else { page };
+        2 * alive as usize * reach <= self.touched()
+    }
+
     /// Whether a slot is on the free list, or waits to get there.
     #[inline]
     pub(crate) fn has_free(&self) -> bool {

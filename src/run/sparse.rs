@@ -4,6 +4,7 @@ use super::descriptor::Run;
 use super::remote::{FreeSlot, Taken};
 use super::slots::{reaches_out, slot_pages};
 use crate::extent::bits::{bits, mask, spans};
+use crate::os::map::Ranges;
 use crate::os::process::page_size;
 use crate::units::SLICE;
 use core::ptr::null_mut;
@@ -40,31 +41,10 @@ impl Run {
         if !self.is_stale() {
             return 0;
         }
-        let unit = match self.unit_is_slot() {
-            true => self.row().size as usize,
-            false => page_size(),
-        };
-        let (pool, start) = (self.pool(), self.head.address());
-        let end = pool.mapped(start, self.head.slices());
-        let units = (end / unit).min(u64::BITS as usize) as u32;
-        let mut purged = 0;
-        let mut refused = false;
-        for (first, count) in spans(!self.extended() & mask(0, units)) {
-            // A page at an edge may be shared with a slot in use. Behind the last unit is none.
-            let from = (first as usize * unit).next_multiple_of(page_size());
-            let to = match first + count == units {
-                true => end,
-                false => ((first + count) as usize * unit) & !(page_size() - 1),
-            };
-            if to > from {
-                // SAFETY: pages that no slot touches which is available.
-                match unsafe { pool.purge_inside(start + from, to - from) } {
-                    Ok(()) => purged += to - from,
-                    Err(_) => refused = true,
-                }
-            }
-        }
-        self.set_stale(refused);
+        let ranges = self.pages_under(!self.extended());
+        // SAFETY: pages that no slot touches which is available.
+        let purged = unsafe { self.pool().purge_inside(&ranges) };
+        self.set_stale(purged < ranges.bytes());
         purged
     }
 
@@ -125,9 +105,6 @@ impl Run {
     }
 
     fn purge_slots(&self, list: *mut FreeSlot) -> Purged {
-        let size = self.row().size as usize;
-        let page = page_size();
-        let pool = self.pool();
         let mut slot = list;
         let mut extended = self.extended();
         let mut purged = Purged::none(null_mut());
@@ -136,25 +113,18 @@ impl Run {
             let next = unsafe { (*slot).next };
             extended &= !(1 << self.slot_of(slot.addr()).0);
             purged.slots += 1;
-            // Pages at the edges may be shared with the neighbours.
-            let from = slot.addr().next_multiple_of(page);
-            let to = (slot.addr() + size) & !(page - 1);
-            // SAFETY: whole pages inside a free slot.
-            if to > from && unsafe { pool.purge_inside(from, to - from) }.is_ok() {
-                purged.bytes += to - from;
-            }
             slot = next;
         }
-        self.forget_zero();
+        let gone = self.extended() & !extended;
         self.set_extended(extended);
+        purged.bytes = self.purge_under(gone);
         purged
     }
 
     fn purge_pages(&self, list: *mut FreeSlot) -> Purged {
         let row = self.row();
         let size = row.size as usize;
-        let page = page_size();
-        let shift = page.trailing_zeros();
+        let shift = page_size().trailing_zeros();
         let unused = self.unused_pages(list);
         if unused == 0 {
             return Purged::none(list);
@@ -175,17 +145,52 @@ impl Run {
             }
             slot = next;
         }
-        self.forget_zero();
         self.set_extended(self.extended() & !unused);
-        let pool = self.pool();
-        for (first, count) in spans(unused) {
-            let (from, len) = (start + first as usize * page, count as usize * page);
-            // SAFETY: no block is alive on these pages, and no list links through them.
-            if unsafe { pool.purge_inside(from, len) }.is_ok() {
-                purged.bytes += count as usize * page;
+        purged.bytes = self.purge_under(unused);
+        purged
+    }
+
+    /// Purges units that have just been taken out of use. Returns the bytes given back.
+    fn purge_under(&self, units: u64) -> usize {
+        self.forget_zero();
+        // SAFETY: no block is alive on these pages, and no list links through them.
+        unsafe { self.pool().purge_inside(&self.pages_under(units)) }
+    }
+
+    /// Whole pages under units that are not extended.
+    fn pages_under(&self, units: u64) -> Ranges {
+        let page = page_size();
+        let unit = match self.unit_is_slot() {
+            true => self.row().size as usize,
+            false => page,
+        };
+        let start = self.head.address();
+        let end = self.pool().mapped(start, self.head.slices());
+        let count = (end / unit).min(u64::BITS as usize) as u32;
+        let extended = self.extended();
+        let none_of = |from: u32, to: u32| from >= to || extended & mask(from, to - from) == 0;
+        let mut ranges = Ranges::new();
+        for (first, many) in spans(units & mask(0, count)) {
+            let next = first + many;
+            let (from, to) = (first as usize * unit, next as usize * unit);
+            // A page at an edge is shared with neighbours, several if they are smaller.
+            let (below, above) = (from & !(page - 1), to.next_multiple_of(page));
+            let from = match none_of((below / unit) as u32, first) {
+                true => below,
+                false => below + page,
+            };
+            let to = match none_of(next, above.div_ceil(unit).min(count as usize) as u32) {
+                // Behind the last unit is what no slot ever touches.
+                true if next == count && self.is_stale() => end,
+                true => above,
+                false => above - page,
+            };
+            debug_assert!(to <= end, "pages of this run");
+            if to > from {
+                ranges.add(start + from, to - from);
             }
         }
-        purged
+        ranges
     }
 
     /// Extended pages of which each available slot is on the list.
@@ -384,33 +389,38 @@ mod tests {
                     run.row().slots as usize,
                     "all slots, each once"
                 );
-                let mut kept = Vec::new();
-                for address in used.drain(..) {
-                    if random.below(keep_one_in) == 0 {
-                        kept.push(address);
-                    } else {
+                // Twice: then some units next to those that go are gone already.
+                for pass in 0..2 {
+                    let (touched, resident) = (run.touched(), run.resident());
+                    used.retain(|&address| {
+                        let kept = random.below(keep_one_in) == 0;
+                        if !kept {
+                            // SAFETY: a used slot of the run.
+                            unsafe { run.put_slot(address as *mut u8) };
+                        }
+                        kept
+                    });
+                    let hollow = run.is_hollow(run.used());
+                    // SAFETY: the run is this test's.
+                    let purged = unsafe { purge(run, keep_one_in != 30) };
+                    expect_equation(run, &used);
+                    assert!(purged <= resident.next_multiple_of(page_size()));
+                    if hollow && pass == 0 {
+                        assert!(2 * purged >= touched, "{purged} of {touched} bytes");
+                    }
+                    if keep_one_in == 1000 && size < 512 && pass == 0 {
+                        assert!(purged > 0, "hardly a page of size class {size} is used");
+                    }
+                    for &address in &used {
                         // SAFETY: a used slot of the run.
-                        unsafe { run.put_slot(address as *mut u8) };
+                        unsafe {
+                            assert_eq!(*(address as *const u64), word(address));
+                            assert_eq!(*((address + size - 8) as *const u64), word(address));
+                        }
                     }
+                    // SAFETY: the run is this test's.
+                    assert_eq!(unsafe { run.purge_unused() }, 0, "nothing is left to purge");
                 }
-                used = kept;
-                let touched = run.touched();
-                // SAFETY: the run is this test's.
-                let purged = unsafe { purge(run, keep_one_in != 30) };
-                expect_equation(run, &used);
-                assert!(purged <= touched);
-                if keep_one_in == 1000 && size < 512 {
-                    assert!(purged > 0, "hardly a page of size class {size} is used");
-                }
-                for &address in &used {
-                    // SAFETY: a used slot of the run.
-                    unsafe {
-                        assert_eq!(*(address as *const u64), word(address));
-                        assert_eq!(*((address + size - 8) as *const u64), word(address));
-                    }
-                }
-                // SAFETY: the run is this test's.
-                assert_eq!(unsafe { run.purge_unused() }, 0, "nothing is left to purge");
             }
             for address in used {
                 // SAFETY: a used slot of the run.
