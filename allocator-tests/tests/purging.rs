@@ -77,3 +77,23 @@ fn a_thread_that_wakes_late_gives_back_at_once() {
         .settings(&format!("decay_ms={DECAY_MS}"))
         .succeed();
 }
+
+fn draining(by: &str, settings: &str) {
+    const DECAY_MS: u64 = 1200;
+    let _turn = TURN.lock().unwrap_or_else(|panicked| panicked.into_inner());
+    Scenario::new(env!("CARGO_BIN_EXE_bare"), "draining")
+        .argument(by)
+        .argument(DECAY_MS)
+        .settings(&format!("decay_ms={DECAY_MS}{settings}"))
+        .succeed();
+}
+
+#[test]
+fn runs_that_their_owner_drains_give_pages_back_meanwhile() {
+    draining("owner", "");
+}
+
+#[test]
+fn runs_that_others_drain_give_pages_back_meanwhile() {
+    draining("others", ",background");
+}

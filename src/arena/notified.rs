@@ -63,17 +63,29 @@ impl Arena {
         self.queue.empty(|run| unsafe { self.take_up(run) });
     }
 
-    /// The same for runs of `class`, and for those that are not sparse: the others may have to be
-    /// looked after when this thread sleeps. Whether there were any.
+    /// The same for some runs of `class`, and for those that are not sparse: the others may have to
+    /// be looked after when this thread sleeps. Whether there were any.
     pub(super) fn collect_wanted(&self, class: ClassIndex) -> bool {
-        let mut eager = self.eager.get();
+        let eager = self.eager.get();
         self.eager.set(eager.saturating_mul(2));
+        self.collect_some(Some(class), eager)
+    }
+
+    /// The same for those that are not sparse. Of the others few are taken up when this thread next
+    /// wants slots.
+    pub(super) fn collect_dense(&self) {
+        self.eager.set(1);
+        self.collect_some(None, 0);
+    }
+
+    /// Takes up runs that are not sparse, and so many others of a class.
+    fn collect_some(&self, class: Option<ClassIndex>, mut eager: u32) -> bool {
         let mut any = false;
         self.queue.empty(|run| {
             // SAFETY: as in `collect_notified`.
             let this = unsafe { &*run };
             let left = LOOK_AFTER_SPARSE.load(Relaxed) && this.is_sparse();
-            let wanted = this.head.class() == class && eager > 0;
+            let wanted = Some(this.head.class()) == class && eager > 0;
             if left && !wanted {
                 return self.notify(run);
             }
@@ -103,11 +115,6 @@ impl Arena {
         }
     }
 
-    /// Begins anew with few sparse runs when this thread wants slots.
-    pub(super) fn be_modest(&self) {
-        self.eager.set(1);
-    }
-
     /// Looks through the runs in the queue, whoever has the arena. Returns the bytes of pages inside
     /// runs that live on.
     pub(super) fn look_through_queue(&self, zeal: Zeal) -> u64 {
@@ -125,8 +132,9 @@ impl Arena {
                     return;
                 }
                 let before = run.look(run.remote.count() as i32, zeal.missed());
-                let idle = before < QUEUE_LOOKS && run.looks() >= QUEUE_LOOKS;
-                if zeal == Zeal::All || (zeal != Zeal::Unused && idle) {
+                let became_idle = before < QUEUE_LOOKS && run.looks() >= QUEUE_LOOKS;
+                let drains = run.is_hollow(run.used() - run.remote.count());
+                if zeal == Zeal::All || (zeal != Zeal::Unused && (became_idle || drains)) {
                     let before = run.available_bytes();
                     purged += (run.purge_waiting() + run.purge_unextended()) as u64;
                     bins.uncharge(before - run.available_bytes());

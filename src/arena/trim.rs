@@ -88,9 +88,9 @@ impl Arena {
     }
 
     fn trim(&self, zeal: Zeal) -> u64 {
-        self.be_modest();
-        // Whoever looks after all arenas looks through the queue.
-        if !zeal.spares_what_is_in_use() {
+        if zeal.spares_what_is_in_use() {
+            self.collect_dense();
+        } else {
             self.collect_notified();
             release_kept(self, true);
         }
@@ -166,8 +166,10 @@ impl Arena {
                 return purged;
             }
             // Once: a run that stays as it is has nothing more to give.
-            let idle = before < IDLE_LOOKS && looks >= IDLE_LOOKS;
-            if zeal == Zeal::All || (zeal != Zeal::Unused && idle) {
+            let became_idle = before < IDLE_LOOKS && looks >= IDLE_LOOKS;
+            let is_current = core::ptr::eq(bins.bin(run.head.class()).current(), run);
+            let drains = !is_current && run.is_hollow(run.used());
+            if zeal == Zeal::All || (zeal != Zeal::Unused && (became_idle || drains)) {
                 let before = run.available_bytes();
                 purged += run.purge_unused() as u64;
                 bins.uncharge(before - run.available_bytes());

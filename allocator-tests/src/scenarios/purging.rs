@@ -19,7 +19,12 @@ use super::{Arguments, Host, Run};
 use crate::blocks::{Filled, Heap, layout};
 use crate::memory::Memory;
 
-pub(super) const ALL: &[(&str, Run)] = &[("peak", peak), ("pause", pause), ("late", late)];
+pub(super) const ALL: &[(&str, Run)] = &[
+    ("peak", peak),
+    ("pause", pause),
+    ("late", late),
+    ("draining", draining),
+];
 
 const PAGE: usize = 4096;
 /// What may be resident beyond the pages that hold a live block.
@@ -351,6 +356,61 @@ fn late(host: &Host, arguments: &Arguments) {
         "{left} bytes are resident, of {bound} allowed"
     );
     books.drain(..).for_each(|piece| piece.release(heap));
+    host.check();
+}
+
+/// Runs that lose a block in each period, and so are never idle, give pages back all the same.
+/// Arguments: whether their owner frees, or another thread while it sleeps, and the decay time in
+/// milliseconds.
+fn draining(host: &Host, arguments: &Arguments) {
+    const BYTES: usize = 64 << 20;
+    const SIZE: usize = 2048;
+    /// Of so many blocks side by side, so many are left in the end.
+    const BLOCKS: usize = 32;
+    const LEFT: usize = 2;
+    let by_owner = arguments.text(0) == "owner";
+    let decay = Duration::from_millis(arguments.number(1));
+    let heap = host.heap;
+    let before = Memory::now();
+    let build = move |mut books: Vec<Piece>| {
+        books.extend((0..BYTES / SIZE).map(|_| Piece::new(heap, SIZE)));
+        books
+    };
+    let books = books_for(BYTES / SIZE);
+    let (wake, woken) = channel::<()>();
+    let (mut books, owner) = if by_owner {
+        (build(books), None)
+    } else {
+        let (send, receive) = channel();
+        let owner = thread::spawn(move || {
+            send.send(build(books)).expect("main listens");
+            woken.recv().expect_err("main drops the other end");
+        });
+        (receive.recv().expect("the thread sends"), Some(owner))
+    };
+    books.sort_unstable_by_key(|piece| piece.address);
+    let mut rng = SmallRng::seed_from_u64(8);
+    for place in (LEFT..BLOCKS).rev() {
+        if place < BLOCKS / 4 {
+            light_work(heap, &mut rng);
+            thread::sleep(decay / 8);
+        }
+        let of_each_group = books.iter().skip(place).step_by(BLOCKS);
+        of_each_group.for_each(|piece| piece.release(heap));
+    }
+    let resident = Memory::now().since(before).anonymous;
+    assert!(
+        resident < BYTES as u64 * 2 / 3,
+        "{resident} bytes are resident of {BYTES}"
+    );
+    for place in 0..LEFT {
+        let of_each_group = books.iter().skip(place).step_by(BLOCKS);
+        of_each_group.for_each(|piece| piece.release(heap));
+    }
+    drop(wake);
+    if let Some(owner) = owner {
+        owner.join().unwrap_or_else(|panic| resume_unwind(panic));
+    }
     host.check();
 }
 
