@@ -151,6 +151,12 @@ impl Bursar {
 
     // Settings in code count until the first request has been served, which is one of these three.
 
+    /// Has these settings count, and the stats table printed at exit if they say so.
+    #[inline]
+    pub(crate) fn offer(&self) {
+        config::offer(&self.settings, crate::stats::print_at_exit);
+    }
+
     /// A block that the fast path does not have. Pools are chosen by what was asked for.
     #[cold]
     #[inline(never)]
@@ -170,7 +176,7 @@ impl Bursar {
         if let Some(block) = slow::allocate_few_charged(class) {
             return block;
         }
-        config::offer(&self.settings, crate::stats::print_at_exit);
+        self.offer();
         let wanted = Wanted::new(layout);
         slow::allocate(class, &wanted)
     }
@@ -178,7 +184,7 @@ impl Bursar {
     #[cold]
     #[inline(never)]
     fn refill_zeroed(&self, class: ClassIndex, layout: Layout) -> *mut u8 {
-        config::offer(&self.settings, crate::stats::print_at_exit);
+        self.offer();
         let wanted = Wanted::new(layout);
         slow::allocate_zeroed(class, &wanted)
     }
@@ -186,7 +192,7 @@ impl Bursar {
     #[cold]
     #[inline(never)]
     fn large(&self, layout: Layout, zeroing: Zeroing) -> *mut u8 {
-        config::offer(&self.settings, crate::stats::print_at_exit);
+        self.offer();
         large::allocate(&Wanted::new(layout), zeroing)
     }
 }
@@ -281,7 +287,7 @@ impl Bursar {
                     return resized;
                 }
             }
-            let moved = owner::allocate_for_owner_of(block, old, new);
+            let moved = owner::allocate_for(owner::tag_of(block, old), new);
             if !moved.is_null() {
                 core::ptr::copy_nonoverlapping(block, moved, old.size().min(new.size()));
                 requested::changed(moved, new, 0, new.size());

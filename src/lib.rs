@@ -34,7 +34,7 @@
 //!
 //! | layer | what it owns |
 //! |---|---|
-//! | `facade`, `pools`, `stats`, `check` | the `GlobalAlloc` type, handles to pools, snapshots, verification |
+//! | `facade`, `raw`, `pools`, `stats`, `check` | the `GlobalAlloc` type, blocks by address alone, handles to pools, snapshots, verification |
 //! | `mbuf` | message buffers that processes share; apart from the heap |
 //! | `account` | consumers, scopes, reservations, budgets, reports, streams |
 //! | `arena` | one a thread: bins, the fast paths, books by owner, adoption at thread exit |
@@ -87,6 +87,8 @@ mod config;
 mod facade;
 #[cfg(not(loom))]
 mod pools;
+#[cfg(all(feature = "raw", not(loom)))]
+pub mod raw;
 #[cfg(not(loom))]
 mod stats;
 mod units;

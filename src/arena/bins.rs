@@ -87,7 +87,7 @@ pub(crate) struct EmptyBins(Bins);
 // SAFETY: nobody writes to them: the fast paths leave the empty run alone.
 unsafe impl Sync for EmptyBins {}
 
-static EMPTY: EmptyBins = EmptyBins(Bins::new());
+pub(super) static EMPTY: EmptyBins = EmptyBins(Bins::new());
 
 /// The bins that a thread begins with.
 pub(crate) const fn empty_bins() -> *const Bins {

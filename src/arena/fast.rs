@@ -3,7 +3,7 @@
 //! Nothing here tests an owner, a flag or a setting. What is not the common case finds an empty
 //! free list or a foreign run, and leaves through one cold call.
 
-use super::bins::{Bins, empty_bins};
+use super::bins::{Bins, EMPTY};
 use super::slow;
 use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
@@ -12,7 +12,7 @@ use crate::units::ClassIndex;
 
 thread_word! {
     /// The bins of the thread's current owner.
-    pub(crate) mod current_bins: *const Bins = empty_bins();
+    pub(crate) mod current_bins: *const Bins = &raw const EMPTY;
 }
 
 /// A block of `class`, from the current run or else from `refill`, the slow path.

@@ -116,6 +116,11 @@ fn start() {
     if STARTED.load(Ordering::Acquire) {
         return;
     }
+    // The dynamic linker allocates before the C library is up, and what is called below may
+    // allocate: such requests do without settings and hooks.
+    if process::is_early() || START.is_held_here() {
+        return;
+    }
     let _guard = START.lock();
     if STARTED.load(Relaxed) {
         return;
@@ -140,6 +145,16 @@ fn start() {
     STARTED.store(true, Ordering::Release);
     if settings.background {
         let _ = super::trim::start_background();
+    }
+}
+
+/// Does what was left undone for the calling thread while it was too early.
+#[cfg(feature = "raw")]
+pub(crate) fn begin() {
+    start();
+    if let Some(arena) = own() {
+        near_arena::set(if config::junk() { null() } else { arena });
+        EXIT.arm(core::ptr::from_ref(arena).cast_mut().cast());
     }
 }
 

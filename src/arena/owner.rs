@@ -282,13 +282,8 @@ pub(super) fn lower_bound(own: OwnerTag, ledger: &Ledger, bytes: usize) {
     }
 }
 
-/// A block for the owner of `block`, which is about to move. Null if memory cannot be had.
-///
-/// # Safety
-/// The block is alive and was allocated with layout `old`.
-pub(crate) unsafe fn allocate_for_owner_of(block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
-    // SAFETY: the caller's promise.
-    let tag = unsafe { tag_of(block, old) };
+/// A block for the owner of a block that is about to move. Null if memory cannot be had.
+pub(crate) fn allocate_for(tag: OwnerTag, new: Layout) -> *mut u8 {
     with_arena(|arena| match arena.ledger(tag) {
         // The arena's own scope, not the thread's: a thread that has ended only borrows it.
         Some(ledger) => arena.in_scope_of(ledger, || match class_of_layout(new) {

@@ -73,6 +73,7 @@ impl Head {
         slice_address(core::ptr::from_ref(self).addr())
     }
 
+    #[inline]
     pub(crate) fn kind(&self) -> Kind {
         match self.kind.load(Relaxed) {
             1 => Kind::Run,

@@ -78,10 +78,15 @@ impl<T> Lock<T> {
         }
     }
 
+    /// Whether this very thread holds the lock.
+    pub(crate) fn is_held_here(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & !CONTENDED == identity()
+    }
+
     /// Takes the lock before a fork. False, with nothing taken, if this very thread holds it: it
     /// forks from a signal handler that interrupted the holder.
     pub(crate) fn lock_before_fork(&self) -> bool {
-        if self.word.load(Ordering::Relaxed) & !CONTENDED == identity() {
+        if self.is_held_here() {
             return false;
         }
         core::mem::forget(self.lock());

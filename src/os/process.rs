@@ -50,6 +50,16 @@ pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
     }
 }
 
+/// Whether the C library is not up yet, and knows no environment: the dynamic linker allocates
+/// before that.
+pub(crate) fn is_early() -> bool {
+    unsafe extern "C" {
+        static mut environ: *const *const libc::c_char;
+    }
+    // SAFETY: a word of the C library's.
+    unsafe { (&raw const environ).read_volatile().is_null() }
+}
+
 /// The soft limit on this process's address space, `None` where there is none.
 pub(crate) fn address_space_limit() -> Option<u64> {
     let mut limit = libc::rlimit {

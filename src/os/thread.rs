@@ -2,39 +2,140 @@
 
 /// Declares a thread-local word that is read with one instruction where the linker allows it: it
 /// is initialised by a constant and never dropped, so no access registers or checks anything.
+///
+/// In a shared object it would be read through a call, which may allocate. There, with the feature
+/// `initial-exec`, words that begin as null or as the address of a static lie in sections of our
+/// own, and are read at the offset that the dynamic linker stored. Other words are for rare cases.
 macro_rules! thread_word {
+    ($(#[$meta:meta])* $visibility:vis mod $name:ident: $type:ty = null();) => {
+        $crate::os::thread::thread_word! {
+            @module $(#[$meta])* $visibility mod $name: $type = ::core::ptr::null();
+            ".tbss", "@nobits", ".zero 8"
+        }
+    };
+    ($(#[$meta:meta])* $visibility:vis mod $name:ident: $type:ty = &raw const $first:ident;) => {
+        $crate::os::thread::thread_word! {
+            @module $(#[$meta])* $visibility mod $name: $type = (&raw const $first).cast();
+            ".tdata", "@progbits", ".quad {first}", first = sym $first
+        }
+    };
+    (
+        @module $(#[$meta:meta])* $visibility:vis mod $name:ident: $type:ty = $initial:expr;
+        $section:literal, $bits:literal, $content:literal $(, $operand:ident = sym $first:ident)?
+    ) => {
+        $(#[$meta])*
+        $visibility mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            #[cfg(not(all(feature = "initial-exec", target_arch = "x86_64")))]
+            $crate::os::thread::standard_word! { $type, $initial }
+            #[cfg(all(feature = "initial-exec", target_arch = "x86_64"))]
+            $crate::os::thread::initial_exec_word! {
+                $name: $type, $section, $bits, $content $(, $operand = sym $first)?
+            }
+        }
+    };
     ($(#[$meta:meta])* $visibility:vis mod $name:ident: $type:ty = $initial:expr;) => {
         $(#[$meta])*
         $visibility mod $name {
             #[allow(unused_imports)]
             use super::*;
 
-            ::std::thread_local! {
-                static WORD: ::core::cell::Cell<$type> = const { ::core::cell::Cell::new($initial) };
-            }
-
-            #[inline(always)]
-            pub(crate) fn get() -> $type {
-                WORD.with(|word| word.get())
-            }
-
-            #[inline(always)]
-            pub(crate) fn set(value: $type) {
-                WORD.with(|word| word.set(value));
-            }
+            $crate::os::thread::standard_word! { $type, $initial }
         }
     };
 }
 pub(crate) use thread_word;
 
+/// A word in the storage that the compiler lays out.
+macro_rules! standard_word {
+    ($type:ty, $initial:expr) => {
+        #[inline(always)]
+        pub(crate) fn with<T>(work: impl FnOnce(&::core::cell::Cell<$type>) -> T) -> T {
+            ::std::thread_local! {
+                static WORD: ::core::cell::Cell<$type> =
+                    const { ::core::cell::Cell::new($initial) };
+            }
+            WORD.with(work)
+        }
+
+        $crate::os::thread::word_access! { $type }
+    };
+}
+pub(crate) use standard_word;
+
+/// A word in a section of our own, whose distance from the thread pointer is known from the start.
+#[cfg(all(feature = "initial-exec", target_arch = "x86_64"))]
+macro_rules! initial_exec_word {
+    (
+        $name:ident: $type:ty, $section:literal, $bits:literal, $content:literal
+        $(, $operand:ident = sym $first:ident)?
+    ) => {
+        const _: () = assert!(size_of::<$type>() == 8);
+
+        ::core::arch::global_asm!(
+            concat!(".pushsection ", $section, ".bursar_", stringify!($name), ",\"awT\",", $bits),
+            concat!(".hidden bursar_", stringify!($name)),
+            concat!(".globl bursar_", stringify!($name)),
+            concat!(".type bursar_", stringify!($name), ",@tls_object"),
+            concat!(".size bursar_", stringify!($name), ",8"),
+            ".balign 8",
+            concat!("bursar_", stringify!($name), ":"),
+            $content,
+            ".popsection",
+            $($operand = sym $first)?
+        );
+
+        #[inline(always)]
+        pub(crate) fn with<T>(work: impl FnOnce(&::core::cell::Cell<$type>) -> T) -> T {
+            let word: *const ::core::cell::Cell<$type>;
+            // SAFETY: the word is this thread's, of eight bytes, and lives as long as the thread.
+            unsafe {
+                ::core::arch::asm!(
+                    concat!("mov {0}, qword ptr [rip + bursar_", stringify!($name), "@GOTTPOFF]"),
+                    "add {0}, qword ptr fs:[0]",
+                    out(reg) word,
+                    options(pure, readonly, nostack),
+                );
+                work(&*word)
+            }
+        }
+
+        $crate::os::thread::word_access! { $type }
+    };
+}
+#[cfg(all(feature = "initial-exec", target_arch = "x86_64"))]
+pub(crate) use initial_exec_word;
+
+/// What is done with a word.
+macro_rules! word_access {
+    ($type:ty) => {
+        #[allow(dead_code)]
+        #[inline(always)]
+        pub(crate) fn get() -> $type {
+            with(::core::cell::Cell::get)
+        }
+
+        #[allow(dead_code)]
+        #[inline(always)]
+        pub(crate) fn set(value: $type) {
+            with(|word| word.set(value));
+        }
+    };
+}
+pub(crate) use word_access;
+
 use super::sync::{AtomicU32, Ordering};
+
+thread_word! {
+    /// Nothing but its place.
+    mod own: *const u8 = null();
+}
 
 /// An even number that no other living thread has: the address of a word of the thread's own.
 pub(crate) fn identity() -> u64 {
-    std::thread_local! {
-        static PLACE: u64 = const { 0 };
-    }
-    PLACE.with(|place| core::ptr::from_ref(place).addr() as u64)
+    own::with(|place| core::ptr::from_ref(place).addr() as u64)
 }
 
 /// The key whose destructor tells of a thread's end.

@@ -186,6 +186,18 @@ pub(crate) fn all() -> All {
     }
 }
 
+/// Whether an address, which may be anything, lies in a slice that has a descriptor.
+#[inline]
+pub(crate) fn holds(address: usize) -> bool {
+    DEFAULT.first_region().contains(address) || is_elsewhere(address)
+}
+
+#[cold]
+#[inline(never)]
+fn is_elsewhere(address: usize) -> bool {
+    all().any(|pool| pool.region_of(address).is_some())
+}
+
 /// The pools of a set size that have not ended.
 pub(crate) fn fixed() -> impl Iterator<Item = &'static Pool> + Clone {
     all().skip(1)

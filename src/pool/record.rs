@@ -364,6 +364,12 @@ impl Pool {
         &self.regions[..self.made.load(Ordering::Acquire) as usize]
     }
 
+    /// The region that is made first; it holds nothing before.
+    #[inline]
+    pub(crate) fn first_region(&self) -> &Region {
+        &self.regions[0]
+    }
+
     /// The region whose slices hold `address`.
     pub(crate) fn region_of(&self, address: usize) -> Option<&'static Region> {
         self.regions()

@@ -165,6 +165,7 @@ impl Region {
     }
 
     /// Whether `address` lies in a slice of this region that has a descriptor.
+    #[inline]
     pub(crate) fn contains(&self, address: usize) -> bool {
         let base = self.base();
         base != 0

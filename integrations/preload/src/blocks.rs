@@ -1,0 +1,129 @@
+//! Blocks for interfaces without layouts.
+
+use allocator::raw::{self, Block, NotABlock};
+use core::alloc::Layout;
+use core::ffi::c_void;
+use core::fmt::Write as _;
+use core::ptr::null_mut;
+
+/// What C promises for every block that is not asked for with an alignment of its own.
+pub(crate) const ALIGN: usize = 16;
+
+/// Sets `errno`.
+pub(crate) fn fail(error: libc::c_int) -> *mut c_void {
+    // SAFETY: every thread has its errno.
+    unsafe { *libc::__errno_location() = error };
+    null_mut()
+}
+
+/// A layout for `size` bytes, at least one; `None` if no block can be so large.
+#[inline]
+pub(crate) fn layout(size: usize, align: usize) -> Option<Layout> {
+    Layout::from_size_align(size.max(1), align).ok()
+}
+
+/// The block, or null with `errno` set.
+#[inline]
+pub(crate) fn or_fail(block: *mut u8) -> *mut c_void {
+    if block.is_null() {
+        return fail(libc::ENOMEM);
+    }
+    block.cast()
+}
+
+/// A block of `size` bytes; null with `errno` set if memory cannot be had.
+#[inline]
+pub(crate) fn allocate(size: usize, align: usize) -> *mut c_void {
+    match layout(size, align) {
+        Some(layout) => or_fail(raw::allocate(layout)),
+        None => fail(libc::ENOMEM),
+    }
+}
+
+/// The same, where the alignment may be anything. As glibc does it, one that is no power of two is
+/// rounded up to the next.
+pub(crate) fn allocate_aligned(align: usize, size: usize) -> *mut c_void {
+    match align.checked_next_power_of_two() {
+        Some(align) => allocate(size, align.max(ALIGN)),
+        None => fail(libc::EINVAL),
+    }
+}
+
+/// The block at an address that a program hands back. One that is none ends the process: whatever
+/// went wrong, it is not made worse.
+#[inline]
+pub(crate) fn block_at(address: *mut c_void, function: &str) -> Block {
+    match Block::at(address.cast()) {
+        Ok(block) => block,
+        Err(what) => end(address, function, what),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn end(address: *mut c_void, function: &str, what: NotABlock) -> ! {
+    let mut line = Line::default();
+    let _ = writeln!(line, "bursar: {function}({address:p}): {what}");
+    line.print();
+    // SAFETY: no preconditions.
+    unsafe { libc::abort() }
+}
+
+/// A line of text, written without allocating. What does not fit is cut off.
+pub(crate) struct Line {
+    text: [u8; 160],
+    len: usize,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Line {
+            text: [0; 160],
+            len: 0,
+        }
+    }
+}
+
+impl Line {
+    fn print(&self) {
+        // SAFETY: the first `len` bytes are written.
+        unsafe { libc::write(2, self.text.as_ptr().cast(), self.len) };
+    }
+}
+
+impl core::fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let taken = text.len().min(self.text.len() - self.len);
+        self.text[self.len..self.len + taken].copy_from_slice(&text.as_bytes()[..taken]);
+        self.len += taken;
+        Ok(())
+    }
+}
+
+/// Frees what a program hands back, unless it is null. `errno` stays.
+#[inline]
+pub(crate) fn free(address: *mut c_void, function: &str) {
+    if !address.is_null() {
+        // SAFETY: the program promises that nobody uses the block any more.
+        unsafe { block_at(address, function).free() };
+    }
+}
+
+/// Resizes a block that a program hands in; null with `errno` set, and the block as it was, if
+/// memory cannot be had.
+pub(crate) fn reallocate(address: *mut c_void, size: usize) -> *mut c_void {
+    if address.is_null() {
+        return allocate(size, ALIGN);
+    }
+    let block = block_at(address, "realloc");
+    if size == 0 {
+        // SAFETY: the program's promise.
+        unsafe { block.free() };
+        return null_mut();
+    }
+    match layout(size, ALIGN) {
+        // SAFETY: the program's promise.
+        Some(layout) => or_fail(unsafe { block.resize(layout) }),
+        None => fail(libc::ENOMEM),
+    }
+}

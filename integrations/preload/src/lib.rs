@@ -1,0 +1,39 @@
+//! `libbursar.so`: the `malloc` family of C and the operators of C++ on bursar, for `LD_PRELOAD` or
+//! linking, so that programs and libraries in any language share one heap and one set of books.
+//!
+//! ```sh
+//! cargo build --release -p bursar-preload
+//! LD_PRELOAD=target/release/libbursar.so python3 -c 'print("hello")'
+//! ```
+//!
+//! A Rust program that depends on this crate (`use bursar as _;`) has its C libraries allocate from
+//! the same heap. Settings then come from `BURSAR_CONF` alone: C allocates before `main`.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `c.rs` | the functions of C, with glibc's errors and edge cases |
+//! | `cxx.rs` | `operator new` and `delete` in all forms |
+//! | `glibc.rs` | what only glibc has: `mallinfo2`, `mallopt`, other names of the same |
+//! | `blocks.rs` | what they are made of |
+//!
+//! Nothing here allocates by itself, panics, or touches `errno` but to say that memory cannot be had
+//! or that an argument is wrong.
+
+mod blocks;
+mod c;
+mod cxx;
+mod glibc;
+
+/// What this library's own Rust code allocates is in the same heap.
+#[global_allocator]
+static GLOBAL: allocator::Bursar = allocator::Bursar::new();
+
+/// The dynamic linker allocates before the C library is up: what had to be left undone then.
+extern "C" fn begin() {
+    allocator::raw::begin();
+}
+
+// SAFETY: a function without arguments, in the section of functions that are called at the start.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEGIN: extern "C" fn() = begin;

@@ -1,0 +1,124 @@
+//! The `malloc` family under `LD_PRELOAD`, called by a program that knows nothing of bursar, and
+//! programs of the system.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// `libbursar.so`, which cargo builds beside the tests.
+fn library() -> PathBuf {
+    let tests = std::env::current_exe().expect("a test is a file");
+    let library = tests.with_file_name("libbursar.so");
+    assert!(library.exists(), "{} is not there", library.display());
+    library
+}
+
+fn preloaded(program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program)
+        .args(arguments)
+        .env("LD_PRELOAD", library())
+        .output();
+    output.unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+fn call(scenario: &str) -> Output {
+    preloaded(env!("CARGO_BIN_EXE_caller"), &[scenario])
+}
+
+#[track_caller]
+fn succeeds(scenario: &str) -> String {
+    let output = call(scenario);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}: {said}", output.status);
+    said
+}
+
+#[test]
+fn blocks_are_what_was_asked_for() {
+    succeeds("blocks");
+}
+
+#[test]
+fn errors_and_edge_cases_are_those_of_glibc() {
+    succeeds("edges");
+}
+
+#[test]
+fn contents_stay_when_blocks_are_resized() {
+    succeeds("resizing");
+}
+
+#[test]
+fn alignments_are_kept_or_refused() {
+    succeeds("alignment");
+}
+
+#[test]
+fn figures_follow_what_is_alive() {
+    let said = succeeds("figures");
+    assert!(
+        said.contains("allocated") && said.contains("size class"),
+        "{said}"
+    );
+}
+
+#[test]
+fn operators_of_cxx_are_there_in_all_forms() {
+    succeeds("operators");
+}
+
+#[test]
+fn threads_come_and_go() {
+    succeeds("threads");
+}
+
+#[test]
+fn children_of_a_busy_program_allocate() {
+    succeeds("forks");
+}
+
+#[test]
+fn libraries_are_loaded_and_unloaded() {
+    succeeds("libraries");
+}
+
+#[track_caller]
+fn aborts(scenario: &str, said: &str) {
+    let output = call(scenario);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{stderr}");
+    assert!(stderr.contains(said), "{stderr}");
+}
+
+#[test]
+fn what_is_no_block_ends_the_process_when_it_is_freed() {
+    aborts("free_foreign", "not from this allocator");
+    aborts("free_inside", "inside a block");
+}
+
+#[test]
+fn new_without_memory_and_without_exceptions_ends_the_process() {
+    aborts("refused", "");
+}
+
+#[test]
+fn settings_count_from_the_first_request() {
+    let output = Command::new(env!("CARGO_BIN_EXE_caller"))
+        .arg("blocks")
+        .env("LD_PRELOAD", library())
+        .env("BURSAR_CONF", "stats_at_exit,decay_ms=100,colour=red")
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("unknown key colour"), "{said}");
+    assert!(said.contains("size class"), "{said}");
+}
+
+#[test]
+fn programs_of_the_system_run() {
+    let script = "for i in 1 2 3; do echo $i | cat | sort; done; ls -lR /etc | wc -l";
+    let plain = Command::new("sh").args(["-c", script]).output().unwrap();
+    let output = preloaded("sh", &["-c", script]);
+    assert!(output.status.success());
+    assert_eq!(output.stdout, plain.stdout);
+}

@@ -1,0 +1,202 @@
+//! Blocks by address alone, for interfaces that know no layout when a block comes back, as C's.
+//!
+//! What a block is stands in its descriptor, which follows from the address by arithmetic; only
+//! here an address may be one that was never given out, so it is compared with the regions first.
+
+use crate::arena::{fast, large, life, owner, requested};
+use crate::class::class_of_layout;
+use crate::extent::descriptor::{Head, Kind};
+use crate::extent::large as spans;
+use crate::facade::Bursar;
+use crate::pool::{fixed, router};
+use crate::run::descriptor::run_of;
+use crate::units::ClassIndex;
+use core::alloc::{GlobalAlloc, Layout};
+use core::fmt;
+
+static GLOBAL: Bursar = Bursar::new();
+
+/// Reads the settings and installs the hooks of the process, if the first request came too early
+/// for that: the dynamic linker allocates before the C library is up. For a constructor of a shared
+/// object that serves such requests; elsewhere it does nothing that would not happen by itself.
+pub fn begin() {
+    GLOBAL.offer();
+    life::begin();
+}
+
+/// A block for the current consumer; null if memory cannot be had.
+#[inline]
+pub fn allocate(layout: Layout) -> *mut u8 {
+    // SAFETY: the size is not zero where it matters: a class has a size, whatever was asked for.
+    unsafe { GLOBAL.alloc(whole(layout)) }
+}
+
+/// A block that reads as zero, for the current consumer; null if memory cannot be had.
+#[inline]
+pub fn allocate_zeroed(layout: Layout) -> *mut u8 {
+    // SAFETY: as in `allocate`.
+    unsafe { GLOBAL.alloc_zeroed(whole(layout)) }
+}
+
+/// What is counted as asked for: a block that comes back without its layout was asked for whole.
+#[inline]
+fn whole(layout: Layout) -> Layout {
+    if !requested::COUNTED {
+        return layout;
+    }
+    let size = spans::block_size(layout);
+    Layout::from_size_align(size, layout.align()).unwrap_or(layout)
+}
+
+/// Why there is no block at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum NotABlock {
+    /// It is not the allocator's memory.
+    Foreign,
+    /// It lies in memory of a block, or of several, but is the start of none.
+    Inside,
+    /// Nothing is alive there: it was freed, or lies inside a large block.
+    Free,
+}
+
+impl fmt::Display for NotABlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NotABlock::Foreign => "not from this allocator",
+            NotABlock::Inside => "inside a block",
+            NotABlock::Free => "already free, or inside a large block",
+        })
+    }
+}
+
+impl core::error::Error for NotABlock {}
+
+/// A block that was found by its address. It may have been freed: that of a small block shows only
+/// when the whole run is gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Block {
+    start: *mut u8,
+    /// `None` for a large block.
+    class: Option<ClassIndex>,
+}
+
+impl Block {
+    /// The block that starts at `address`, which may be anything. O(1), no allocation, no lock.
+    ///
+    /// # Errors
+    /// If none does.
+    #[inline]
+    pub fn at(address: *mut u8) -> Result<Block, NotABlock> {
+        let start = address.addr();
+        if !fixed::holds(start) {
+            return Err(NotABlock::Foreign);
+        }
+        // SAFETY: a slice that has a descriptor.
+        let head = unsafe { Head::of_slice(start) }.first();
+        match head.kind() {
+            Kind::Run => {
+                let class = head.class();
+                let row = class.row();
+                let offset = start - head.address();
+                let slot = row.slot_of(offset).0;
+                if slot >= row.slots || (slot * row.size) as usize != offset {
+                    return Err(NotABlock::Inside);
+                }
+                Ok(Block {
+                    start: address,
+                    class: Some(class),
+                })
+            }
+            Kind::Large if head.address() == start => Ok(Block {
+                start: address,
+                class: None,
+            }),
+            Kind::Large => Err(NotABlock::Inside),
+            Kind::Kept | Kind::None | Kind::Inner => Err(NotABlock::Free),
+        }
+    }
+
+    /// Bytes that may be used.
+    #[inline]
+    pub fn size(&self) -> usize {
+        match self.class {
+            Some(class) => class.row().size as usize,
+            // SAFETY: a large block starts there.
+            None => unsafe { spans::of(self.start.addr()).bytes() },
+        }
+    }
+
+    /// Frees it.
+    ///
+    /// # Safety
+    /// The block is alive, and not used any more.
+    #[inline]
+    pub unsafe fn free(self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let whole = Layout::from_size_align_unchecked(self.size(), 1);
+            requested::freed(self.start, whole);
+            match self.class {
+                Some(class) => fast::deallocate(self.start, class),
+                None => large::deallocate(self.start),
+            }
+        }
+    }
+
+    /// Makes it one of another layout, in place or by moving it; its owner stays. Null, with
+    /// nothing changed, if memory cannot be had. A block that is more than half used afterwards
+    /// stays where it is.
+    ///
+    /// # Safety
+    /// The block is alive, and the caller's; after a success it is no more, but for the result.
+    pub unsafe fn resize(self, layout: Layout) -> *mut u8 {
+        let (size, wanted) = (self.size(), layout.size());
+        let aligned = self.start.addr().is_multiple_of(layout.align());
+        if aligned && wanted <= size && (wanted > size / 2 || wanted == size) && self.admits(wanted)
+        {
+            return self.start;
+        }
+        // SAFETY: the caller's promise; the two blocks do not overlap.
+        unsafe {
+            if self.class.is_none() && class_of_layout(layout).is_none() {
+                let resized = large::resize(self.start, wanted, layout.align());
+                if !resized.is_null() {
+                    let now = Block::at(resized).map_or(wanted, |block| block.size());
+                    requested::changed(resized, layout, size, now);
+                    return resized;
+                }
+            }
+            let moved = owner::allocate_for(self.tag(), whole(layout));
+            if !moved.is_null() {
+                core::ptr::copy_nonoverlapping(self.start, moved, size.min(wanted));
+                requested::changed(moved, layout, 0, whole(layout).size());
+                self.free();
+            }
+            moved
+        }
+    }
+
+    /// Whether the pool that it lies in serves requests of that size.
+    fn admits(&self, size: usize) -> bool {
+        match self.class {
+            // SAFETY: a block of that class.
+            Some(class) if router::is_cut(class) => unsafe {
+                owner::admits(self.start, class, size)
+            },
+            _ => true,
+        }
+    }
+
+    /// # Safety
+    /// The block is alive.
+    unsafe fn tag(&self) -> crate::units::OwnerTag {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.class {
+                Some(class) => (*run_of(self.start, class)).tag_of(self.start.addr()),
+                None => spans::of(self.start.addr()).head.tag(),
+            }
+        }
+    }
+}
