@@ -14,15 +14,19 @@
 //! | `c.rs` | the functions of C, with glibc's errors and edge cases |
 //! | `cxx.rs` | `operator new` and `delete` in all forms |
 //! | `glibc.rs` | what only glibc has: `mallinfo2`, `mallopt`, other names of the same |
-//! | `blocks.rs` | what they are made of |
+//! | `blocks.rs` | what these three are made of |
+//! | `accounts.rs`, `tasks.rs` | `bursar.h`: consumers, scopes, reservations, figures; tasks |
 //!
-//! Nothing here allocates by itself, panics, or touches `errno` but to say that memory cannot be had
-//! or that an argument is wrong.
+//! Nothing of the `malloc` family allocates by itself, panics, or touches `errno` but to say that
+//! memory cannot be had or that an argument is wrong.
 
+mod accounts;
 mod blocks;
 mod c;
 mod cxx;
 mod glibc;
+mod tasks;
+mod text;
 
 /// What this library's own Rust code allocates is in the same heap.
 #[global_allocator]
