@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A Rust program that depends on this crate (`use bursar as _;`) has its C libraries allocate from
-//! the same heap. Settings then come from `BURSAR_CONF` alone: C allocates before `main`.
+//! the same heap. Settings then come from `BURSAR_CONF` alone: C allocates before `main`. What this
+//! library's own Rust code allocates takes the same way, since std's `System` calls `malloc`.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -27,10 +28,6 @@ mod cxx;
 mod glibc;
 mod tasks;
 mod text;
-
-/// What this library's own Rust code allocates is in the same heap.
-#[global_allocator]
-static GLOBAL: allocator::Bursar = allocator::Bursar::new();
 
 /// The dynamic linker allocates before the C library is up: what had to be left undone then.
 extern "C" fn begin() {

@@ -122,3 +122,12 @@ fn programs_of_the_system_run() {
     assert!(output.status.success());
     assert_eq!(output.stdout, plain.stdout);
 }
+
+#[test]
+fn a_rust_program_shares_its_heap_with_c() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sharing"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", output.status);
+}

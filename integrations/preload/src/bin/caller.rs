@@ -188,7 +188,7 @@ fn blocks() {
         let mut blocks = Vec::new();
         for (seed, &size) in SIZES.iter().enumerate() {
             let block = malloc(size);
-            assert!(!block.is_null() && block.addr() % 16 == 0);
+            assert!(!block.is_null() && block.addr().is_multiple_of(16));
             let usable = malloc_usable_size(block);
             assert!(usable >= size);
             fill(block, usable, seed as u8);
@@ -261,7 +261,7 @@ fn resizing() {
                 let block = malloc(from);
                 fill(block, from, 9);
                 let block = reallocarray(block, 1, to);
-                assert!(!block.is_null() && block.addr() % 16 == 0);
+                assert!(!block.is_null() && block.addr().is_multiple_of(16));
                 assert!(malloc_usable_size(block) >= to);
                 expect(block, from.min(to), 9);
                 fill(block, to, 11);
@@ -292,10 +292,10 @@ fn alignment() {
             for size in [0, 1, 100, align, 3 * align + 1] {
                 let mut placed = null_mut();
                 let result = posix_memalign(&mut placed, align, size);
-                let allowed = align % size_of::<usize>() == 0;
+                let allowed = align.is_multiple_of(size_of::<usize>());
                 assert_eq!(result, if allowed { 0 } else { libc::EINVAL });
                 for block in [memalign(align, size), aligned_alloc(align, size), placed] {
-                    assert!(block.addr() % align == 0);
+                    assert!(block.addr().is_multiple_of(align));
                     if !block.is_null() {
                         fill(block, malloc_usable_size(block), 6);
                         free(block);
@@ -316,7 +316,7 @@ fn alignment() {
         refused_with(memalign(usize::MAX, 100), libc::EINVAL);
         let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
         let (one, whole) = (valloc(10), pvalloc(page + 1));
-        assert!(one.addr() % page == 0 && whole.addr() % page == 0);
+        assert!(one.addr().is_multiple_of(page) && whole.addr().is_multiple_of(page));
         assert!(malloc_usable_size(whole) >= 2 * page);
         free(one);
         free(whole);
@@ -396,7 +396,9 @@ fn operators() {
                     quiet(100, null()),
                     aligned_quiet(100, 4096, null()),
                 ];
-                assert!(blocks[2].addr() % 256 == 0 && blocks[4].addr() % 4096 == 0);
+                assert!(
+                    blocks[2].addr().is_multiple_of(256) && blocks[4].addr().is_multiple_of(4096)
+                );
                 for (seed, block) in blocks.into_iter().enumerate() {
                     assert!(!block.is_null());
                     fill(block, malloc_usable_size(block), seed as u8);
