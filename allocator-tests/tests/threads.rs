@@ -81,3 +81,8 @@ fn a_forked_child_of_resting_threads_is_whole() {
 fn fork_in_a_handler_that_interrupts_the_allocator_returns() {
     child("fork_in_handler").succeed();
 }
+
+#[test]
+fn fork_in_a_handler_that_interrupts_a_fork_returns() {
+    child("fork_in_fork").succeed();
+}

@@ -18,13 +18,13 @@ use crate::os::lock::Lock;
 use crate::pool::bound;
 use crate::units::OwnerTag;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crossbeam_epoch::Guard;
 use std::boxed::Box;
 use std::collections::VecDeque;
 use std::vec::Vec;
 
-use Ordering::{Acquire, Relaxed, Release};
+use Ordering::{Acquire, Release};
 
 /// Slots of a table, and tables.
 const TABLE: usize = 256;
@@ -291,19 +291,15 @@ pub(super) fn accounts(_held: &Guard) -> impl Iterator<Item = &Account> {
     })
 }
 
-/// Which lock the fork hooks took.
-static TAKEN: AtomicBool = AtomicBool::new(false);
-
 unsafe extern "C" fn before_fork() {
-    let taken = STATE.lock_before_fork();
-    TAKEN.store(taken, Relaxed);
+    STATE.before_fork();
 }
 
 unsafe extern "C" fn after_fork_in_parent() {
-    STATE.after_fork(TAKEN.load(Relaxed), false);
+    STATE.after_fork(false);
 }
 
 unsafe extern "C" fn after_fork_in_child() {
     epoch::begin_anew();
-    STATE.after_fork(TAKEN.load(Relaxed), true);
+    STATE.after_fork(true);
 }

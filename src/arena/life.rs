@@ -282,27 +282,18 @@ pub(super) fn with_orphans(mut work: impl FnMut(&'static Arena)) {
     }
 }
 
-/// Which locks the fork hooks took.
-static TAKEN: [AtomicBool; 5] = [const { AtomicBool::new(false) }; 5];
-
 unsafe extern "C" fn before_fork() {
-    let start = START.lock_before_fork();
-    let moving = MOVING.lock_before_fork();
-    let decay = DECAY.before_fork();
-    let [making, room] = fixed::before_fork();
-    // Forks of several threads are held apart by the locks.
-    for (place, taken) in TAKEN.iter().zip([start, moving, decay, making, room]) {
-        place.store(taken, Relaxed);
-    }
+    START.before_fork();
+    MOVING.before_fork();
+    DECAY.before_fork();
+    fixed::before_fork();
 }
 
 fn after_fork(in_child: bool) {
-    let [start, moving, decay, making, room] =
-        [0, 1, 2, 3, 4].map(|index: usize| TAKEN[index].load(Relaxed));
-    fixed::after_fork([making, room], in_child);
-    DECAY.after_fork(decay, in_child);
-    MOVING.after_fork(moving, in_child);
-    START.after_fork(start, in_child);
+    fixed::after_fork(in_child);
+    DECAY.after_fork(in_child);
+    MOVING.after_fork(in_child);
+    START.after_fork(in_child);
 }
 
 unsafe extern "C" fn after_fork_in_parent() {

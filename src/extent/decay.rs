@@ -120,13 +120,13 @@ impl Decay {
     }
 
     /// Holds the decay still while the process forks.
-    pub(crate) fn before_fork(&self) -> bool {
-        self.state.lock_before_fork()
+    pub(crate) fn before_fork(&self) {
+        self.state.before_fork();
     }
 
     /// Lets it go on.
-    pub(crate) fn after_fork(&self, taken: bool, in_child: bool) {
-        self.state.after_fork(taken, in_child);
+    pub(crate) fn after_fork(&self, in_child: bool) {
+        self.state.after_fork(in_child);
     }
 }
 

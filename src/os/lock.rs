@@ -1,7 +1,7 @@
 //! A futex lock that knows its owner, so that fork hooks can tell their own thread's lock from
 //! another's. No poisoning, no allocation, no panic.
 
-use super::sync::{AtomicU64, Ordering};
+use super::sync::{AtomicU32, AtomicU64, Ordering};
 use super::thread::identity;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -12,6 +12,9 @@ pub(crate) struct Lock<T> {
     /// that a signal handler that interrupts its thread at any instruction can tell whether that
     /// thread holds the lock.
     word: AtomicU64,
+    /// Forks of the holder's, under way, that found it held: in a signal handler which interrupted
+    /// the holder, perhaps in the middle of another fork.
+    passed: AtomicU32,
     value: UnsafeCell<T>,
 }
 
@@ -29,6 +32,7 @@ impl<T> Lock<T> {
     pub(crate) const fn new(value: T) -> Self {
         Lock {
             word: AtomicU64::new(FREE),
+            passed: AtomicU32::new(0),
             value: UnsafeCell::new(value),
         }
     }
@@ -83,22 +87,24 @@ impl<T> Lock<T> {
         self.word.load(Ordering::Relaxed) & !CONTENDED == identity()
     }
 
-    /// Takes the lock before a fork. False, with nothing taken, if this very thread holds it: it
-    /// forks from a signal handler that interrupted the holder.
-    pub(crate) fn lock_before_fork(&self) -> bool {
+    /// Takes the lock before a fork, unless this very thread holds it: it forks from a signal handler
+    /// that interrupted the holder. That may itself have been forking, so each such fork is counted;
+    /// one that begins later ends first.
+    pub(crate) fn before_fork(&self) {
         if self.is_held_here() {
-            return false;
+            self.passed.fetch_add(1, Ordering::Relaxed);
+        } else {
+            core::mem::forget(self.lock());
         }
-        core::mem::forget(self.lock());
-        true
     }
 
-    /// Releases what [`lock_before_fork`](Self::lock_before_fork) took, if it did. In the child no
-    /// other thread can be waiting.
-    pub(crate) fn after_fork(&self, taken: bool, in_child: bool) {
-        if taken && in_child {
+    /// Releases the lock after a fork that took it. In the child no other thread can be waiting.
+    pub(crate) fn after_fork(&self, in_child: bool) {
+        if self.passed.load(Ordering::Relaxed) != 0 {
+            self.passed.fetch_sub(1, Ordering::Relaxed);
+        } else if in_child {
             self.word.store(FREE, Ordering::Relaxed);
-        } else if taken {
+        } else {
             self.release();
         }
     }
@@ -160,13 +166,18 @@ mod tests {
         assert_eq!(*LOCK.lock(), 200_000);
         let guard = LOCK.lock();
         assert!(LOCK.try_lock().is_none());
-        assert!(
-            !LOCK.lock_before_fork(),
-            "this thread's own lock is left alone"
-        );
+        LOCK.before_fork();
+        LOCK.after_fork(false);
+        assert!(LOCK.try_lock().is_none(), "what the thread held it holds");
         drop(guard);
-        assert!(LOCK.lock_before_fork());
-        LOCK.after_fork(true, false);
+        LOCK.before_fork();
+        // Forks of a handler that interrupts that one, the second in the child of the first.
+        LOCK.before_fork();
+        LOCK.before_fork();
+        LOCK.after_fork(true);
+        LOCK.after_fork(false);
+        assert!(LOCK.try_lock().is_none(), "the first fork has it");
+        LOCK.after_fork(false);
         assert!(LOCK.try_lock().is_some());
     }
 }

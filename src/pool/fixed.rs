@@ -459,25 +459,22 @@ pub(crate) fn purged_bytes() -> u64 {
     PURGED.load(Relaxed) + all().map(Pool::purged_bytes).sum::<u64>()
 }
 
-/// Holds pools and records still while the process forks. The answers tell [`after_fork`] which of
-/// two locks were taken; each pool notes its own.
-pub(crate) fn before_fork() -> [bool; 2] {
-    let making = MAKING.lock_before_fork();
-    for pool in all() {
-        pool.held.store(pool.growth.lock_before_fork(), Relaxed);
-    }
-    [making, metadata::ROOM.lock_before_fork()]
+/// Holds pools and records still while the process forks.
+pub(crate) fn before_fork() {
+    MAKING.before_fork();
+    all().for_each(|pool| pool.growth.before_fork());
+    metadata::ROOM.before_fork();
 }
 
 /// Lets them go again.
-pub(crate) fn after_fork([making, room]: [bool; 2], in_child: bool) {
-    metadata::ROOM.after_fork(room, in_child);
+pub(crate) fn after_fork(in_child: bool) {
+    metadata::ROOM.after_fork(in_child);
     for pool in all() {
-        pool.growth.after_fork(pool.held.load(Relaxed), in_child);
+        pool.growth.after_fork(in_child);
         if in_child {
             // Those who looked at it are not there.
             pool.views.store(0, Relaxed);
         }
     }
-    MAKING.after_fork(making, in_child);
+    MAKING.after_fork(in_child);
 }

@@ -48,8 +48,6 @@ pub(crate) struct Pool {
     pub(super) handles: AtomicU32,
     /// Who looks at its regions without using anything of them.
     pub(super) views: AtomicU32,
-    /// Its growth is held for a fork.
-    pub(super) held: AtomicBool,
     /// The record that was made after this one; that of the growing pool comes first.
     pub(super) next: AtomicPtr<Pool>,
 }
@@ -145,7 +143,6 @@ impl Pool {
             gate: Gate::closed(),
             handles: AtomicU32::new(0),
             views: AtomicU32::new(0),
-            held: AtomicBool::new(false),
             next: AtomicPtr::new(null_mut()),
         }
     }

@@ -23,6 +23,7 @@ pub(super) const ALL: &[(&str, Run)] = &[
     ("fork_busy", fork_busy),
     ("fork_quiet", fork_quiet),
     ("fork_in_handler", fork_in_handler),
+    ("fork_in_fork", fork_in_fork),
 ];
 
 /// Threads that work while main forks.
@@ -176,7 +177,7 @@ extern "C" fn fork_now(_: libc::c_int) {
 /// around the fork may be held by the very thread that forks. The other
 /// threads compete for the same locks and never see the signal.
 fn fork_in_handler(host: &Host, _: &Arguments) {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    use nix::sys::signal::{SigSet, Signal};
     let heap = host.heap;
     let mut signal = SigSet::empty();
     signal.add(Signal::SIGPROF);
@@ -189,7 +190,33 @@ fn fork_in_handler(host: &Host, _: &Arguments) {
         });
     }
     signal.thread_unblock().expect("a signal can be unblocked");
-    let (step, time) = (Duration::from_millis(2), Duration::from_secs(scaled(4, 2)));
+    forking_every(Duration::from_millis(2), || slow_paths(heap));
+}
+
+/// Forks in a signal handler that interrupts a fork, before, between and after
+/// the hooks. Alone: the C library's own lock would stop several threads.
+fn fork_in_fork(host: &Host, _: &Arguments) {
+    let heap = host.heap;
+    forking_every(Duration::from_millis(1), || {
+        for _ in 0..20 {
+            // SAFETY: the child does nothing.
+            match unsafe { fork() }.expect("the process forks") {
+                // SAFETY: ends the child at once.
+                ForkResult::Child => unsafe { libc::_exit(0) },
+                ForkResult::Parent { child } => waitpid(child, None).expect("it ends"),
+            };
+        }
+        slow_paths(heap);
+    });
+    // What takes the locks that the hooks held.
+    assert!(Filled::new(heap, layout(100 << 20, 8)).is_some());
+    bursar::purge();
+}
+
+/// Runs `work` for some seconds, interrupted by a handler that forks.
+fn forking_every(step: Duration, work: impl Fn()) {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    let time = Duration::from_secs(scaled(4, 2));
     let action = SigAction::new(
         SigHandler::Handler(fork_now),
         SaFlags::SA_RESTART,
@@ -209,7 +236,7 @@ fn fork_in_handler(host: &Host, _: &Arguments) {
     unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) };
     let start = Instant::now();
     while start.elapsed() < time {
-        slow_paths(heap);
+        work();
     }
     // SAFETY: as above; a zeroed timer is stopped.
     unsafe { libc::setitimer(libc::ITIMER_PROF, &std::mem::zeroed(), std::ptr::null_mut()) };

@@ -54,6 +54,24 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
     blocks::free(block, "free");
 }
 
+/// Frees a block that was asked for with that size; C23.
+///
+/// # Safety
+/// As for [`free`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn free_sized(block: *mut c_void, _size: usize) {
+    blocks::free(block, "free_sized");
+}
+
+/// Frees a block that was asked for with that alignment and size; C23.
+///
+/// # Safety
+/// As for [`free`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _size: usize) {
+    blocks::free(block, "free_aligned_sized");
+}
+
 /// A block at a multiple of `align`.
 #[unsafe(no_mangle)]
 pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
