@@ -8,6 +8,7 @@ use crate::class::class_of_layout;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::large as spans;
 use crate::facade::Bursar;
+use crate::os::process;
 use crate::pool::{fixed, router};
 use crate::run::descriptor::run_of;
 use crate::units::ClassIndex;
@@ -22,6 +23,18 @@ static GLOBAL: Bursar = Bursar::new();
 pub fn begin() {
     GLOBAL.offer();
     life::begin();
+}
+
+/// Prints on standard error, piece by piece. Allocates nothing, and cancels no thread.
+pub fn print(text: impl fmt::Display) {
+    let _ = fmt::Write::write_fmt(&mut process::Stderr, format_args!("{text}"));
+}
+
+/// Prints a line on standard error, cut off at 512 bytes, and aborts.
+pub fn end_with(line: fmt::Arguments<'_>) -> ! {
+    let mut text = process::Line::<512>::new();
+    let _ = fmt::Write::write_fmt(&mut text, line);
+    process::end_with(text.text())
 }
 
 /// A block for the current consumer; null if memory cannot be had.

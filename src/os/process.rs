@@ -71,13 +71,19 @@ pub(crate) fn address_space_limit() -> Option<u64> {
     (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
+/// What cannot be written is lost: there is nobody to tell. Unlike the C library's function it is no
+/// point at which a thread is cancelled.
+fn write_to_stderr(bytes: &[u8]) {
+    // SAFETY: the bytes are alive.
+    unsafe { libc::syscall(libc::SYS_write, 2, bytes.as_ptr(), bytes.len()) };
+}
+
 /// Standard error without buffers or allocation: one write for each piece.
 pub(crate) struct Stderr;
 
 impl fmt::Write for Stderr {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // SAFETY: the bytes are alive. What cannot be written is lost: there is nobody to tell.
-        unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+        write_to_stderr(text.as_bytes());
         Ok(())
     }
 }
@@ -103,8 +109,7 @@ impl<const N: usize> Line<N> {
 
     /// Writes it to standard error; what did not fit was cut off.
     pub(crate) fn print(&self) {
-        // SAFETY: the first `len` bytes are written and alive.
-        unsafe { libc::write(2, self.bytes.as_ptr().cast(), self.len) };
+        write_to_stderr(&self.bytes[..self.len]);
     }
 }
 

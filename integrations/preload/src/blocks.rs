@@ -3,7 +3,6 @@
 use allocator::raw::{self, Block, NotABlock};
 use core::alloc::Layout;
 use core::ffi::c_void;
-use core::fmt::Write as _;
 use core::ptr::null_mut;
 
 /// What C promises for every block that is not asked for with an alignment of its own.
@@ -62,42 +61,7 @@ pub(crate) fn block_at(address: *mut c_void, function: &str) -> Block {
 #[cold]
 #[inline(never)]
 fn end(address: *mut c_void, function: &str, what: NotABlock) -> ! {
-    let mut line = Line::default();
-    let _ = writeln!(line, "bursar: {function}({address:p}): {what}");
-    line.print();
-    // SAFETY: no preconditions.
-    unsafe { libc::abort() }
-}
-
-/// A line of text, written without allocating. What does not fit is cut off.
-pub(crate) struct Line {
-    text: [u8; 160],
-    len: usize,
-}
-
-impl Default for Line {
-    fn default() -> Self {
-        Line {
-            text: [0; 160],
-            len: 0,
-        }
-    }
-}
-
-impl Line {
-    fn print(&self) {
-        // SAFETY: the first `len` bytes are written.
-        unsafe { libc::write(2, self.text.as_ptr().cast(), self.len) };
-    }
-}
-
-impl core::fmt::Write for Line {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        let taken = text.len().min(self.text.len() - self.len);
-        self.text[self.len..self.len + taken].copy_from_slice(&text.as_bytes()[..taken]);
-        self.len += taken;
-        Ok(())
-    }
+    raw::end_with(format_args!("bursar: {function}({address:p}): {what}"))
 }
 
 /// Frees what a program hands back, unless it is null. `errno` stays.

@@ -72,20 +72,23 @@ pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _
     blocks::free(block, "free_aligned_sized");
 }
 
-/// A block at a multiple of `align`.
+/// A block at a multiple of `align`; null with `EINVAL` if that is no power of two.
 #[unsafe(no_mangle)]
 pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
-    allocate_aligned(align, size)
+    match align.is_power_of_two() {
+        true => allocate_aligned(align, size),
+        false => fail(libc::EINVAL),
+    }
 }
 
-/// The same, by its older name.
+/// The same, by its older name; other alignments are rounded up.
 #[unsafe(no_mangle)]
 pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     allocate_aligned(align, size)
 }
 
 /// A block at a multiple of `align`, which must be a power of two and a multiple of a pointer's
-/// size: `EINVAL` else, and `ENOMEM` if memory cannot be had. `errno` and, on failure, `*place` stay.
+/// size: `EINVAL` else, and `ENOMEM`, in `errno` too, if memory cannot be had. `*place` stays then.
 ///
 /// # Safety
 /// `place` may be written.
@@ -98,12 +101,12 @@ pub unsafe extern "C" fn posix_memalign(
     if !align.is_power_of_two() || !align.is_multiple_of(size_of::<*mut c_void>()) {
         return libc::EINVAL;
     }
-    let block = layout(size, align.max(ALIGN)).map_or(core::ptr::null_mut(), raw::allocate);
+    let block = allocate(size, align.max(ALIGN));
     if block.is_null() {
         return libc::ENOMEM;
     }
     // SAFETY: the caller's promise.
-    unsafe { *place = block.cast() };
+    unsafe { *place = block };
     0
 }
 

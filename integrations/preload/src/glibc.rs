@@ -2,7 +2,6 @@
 
 use crate::{blocks, c};
 use core::ffi::{c_int, c_void};
-use core::fmt::Write as _;
 
 /// Gives free memory back to the system. 1 if there was any.
 #[unsafe(no_mangle)]
@@ -13,17 +12,7 @@ pub extern "C" fn malloc_trim(_pad: usize) -> c_int {
 /// Prints the stats table on standard error.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc_stats() {
-    let _ = write!(Stderr, "{}", allocator::stats());
-}
-
-struct Stderr;
-
-impl core::fmt::Write for Stderr {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        // SAFETY: the bytes are alive.
-        unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
-        Ok(())
-    }
+    allocator::raw::print(allocator::stats());
 }
 
 /// What the heap holds, in glibc's terms: `arena` is what was taken from the system, `uordblks` what

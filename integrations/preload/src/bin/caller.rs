@@ -287,6 +287,7 @@ fn resizing() {
 fn alignment() {
     // SAFETY: each block is used within its size and freed once.
     unsafe {
+        set_errno(0);
         for log in 0..=24 {
             let align = 1_usize << log;
             for size in [0, 1, 100, align, 3 * align + 1] {
@@ -309,7 +310,9 @@ fn alignment() {
         assert_eq!(posix_memalign(&mut place, 24, 100), libc::EINVAL);
         assert_eq!(posix_memalign(&mut place, 0, 100), libc::EINVAL);
         assert_eq!(posix_memalign(&mut place, 64, 1 << 60), libc::ENOMEM);
-        assert!(place.is_null() && errno() == 0);
+        assert!(place.is_null() && errno() == libc::ENOMEM);
+        refused_with(aligned_alloc(24, 100), libc::EINVAL);
+        refused_with(aligned_alloc(0, 100), libc::EINVAL);
         let block = memalign(24, 100);
         assert_eq!(block.addr() % 32, 0);
         free(block);
