@@ -362,6 +362,7 @@ impl Pool {
     }
 
     /// The region that is made first; it holds nothing before.
+    #[cfg(feature = "raw")]
     #[inline]
     pub(crate) fn first_region(&self) -> &Region {
         &self.regions[0]
