@@ -94,22 +94,22 @@ impl Bursar {
         self
     }
 
-    /// Has all memory come from pools of a set size, `SIZE[:LIMIT](,SIZE[:LIMIT])*` as
-    /// [`PoolSpec::parse`](crate::PoolSpec::parse) reads it, instead of one that grows. Gives way
-    /// to the environment variable `BURSAR_POOLS`.
+    /// The allocator with all memory from pools of a set size, `SIZE[:LIMIT](,SIZE[:LIMIT])*` as
+    /// [`PoolSpec::parse`](crate::PoolSpec::parse) reads it, instead of one that grows; all other
+    /// settings are the default ones. Gives way to the environment variable `BURSAR_POOLS`.
     ///
     /// ```
     /// // Requests of up to 2 MiB prefer the second pool.
     /// #[global_allocator]
     /// static GLOBAL: bursar::Bursar =
-    ///     bursar::Bursar::new().with_pools("10737418240,2147483648:2097152");
+    ///     bursar::Bursar::with_pools("10737418240,2147483648:2097152").decay_ms(200);
     /// # fn main() {}
     /// ```
     ///
     /// ```compile_fail
     /// // The limit of pool 1, at byte 5, is 9000: expected 0 for none, or 1024 to 8192.
     /// #[global_allocator]
-    /// static GLOBAL: bursar::Bursar = bursar::Bursar::new().with_pools("8192:9000");
+    /// static GLOBAL: bursar::Bursar = bursar::Bursar::with_pools("8192:9000");
     /// # fn main() {}
     /// ```
     ///
@@ -118,10 +118,11 @@ impl Bursar {
     /// what is wrong.
     #[must_use]
     #[track_caller]
-    pub const fn with_pools(mut self, pools: &'static str) -> Self {
+    pub const fn with_pools(pools: &'static str) -> Self {
         let _ = PoolSpec::must_parse(pools);
-        self.settings.pools = Some(pools);
-        self
+        let mut bursar = Bursar::new();
+        bursar.settings.pools = Some(pools);
+        bursar
     }
 
     /// Says what the configured pools are made of, in the order of the specification, whether it

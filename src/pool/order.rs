@@ -107,9 +107,8 @@ impl PoolOrder {
 ///
 /// static ROUTER: ByAlignment = ByAlignment;
 /// #[global_allocator]
-/// static GLOBAL: bursar::Bursar = bursar::Bursar::new()
-///     .with_pools("1073741824,1073741824:1048576")
-///     .with_router(&ROUTER);
+/// static GLOBAL: bursar::Bursar =
+///     bursar::Bursar::with_pools("1073741824,1073741824:1048576").with_router(&ROUTER);
 /// # fn main() {}
 /// ```
 pub trait Router: Sync {
@@ -178,9 +177,8 @@ impl Router for Growing {
 /// // What fits no configured pool any more comes from the growing one.
 /// static ROUTER: Chain = Chain(&[&BySize, &Growing]);
 /// #[global_allocator]
-/// static GLOBAL: bursar::Bursar = bursar::Bursar::new()
-///     .with_pools("1073741824:65536")
-///     .with_router(&ROUTER);
+/// static GLOBAL: bursar::Bursar =
+///     bursar::Bursar::with_pools("1073741824:65536").with_router(&ROUTER);
 /// # fn main() {}
 /// ```
 pub struct Chain(

@@ -4,8 +4,7 @@
 use bursar::{Backing, Bursar};
 
 #[global_allocator]
-static GLOBAL: Bursar = Bursar::new()
-    .with_pools("1048576,274810798080")
+static GLOBAL: Bursar = Bursar::with_pools("1048576,274810798080")
     .with_backings(&[Backing::Memory, Backing::HugePages]);
 
 fn main() {

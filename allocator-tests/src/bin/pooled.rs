@@ -7,8 +7,7 @@ use allocator_tests::scenarios::{self, Host};
 use bursar::{Backing, Bursar};
 
 #[global_allocator]
-static GLOBAL: Bursar = Bursar::new()
-    .with_pools("1073741824,268435456:65536")
+static GLOBAL: Bursar = Bursar::with_pools("1073741824,268435456:65536")
     .with_backings(&[Backing::Memory, Backing::TransparentHuge]);
 
 fn main() -> ExitCode {

@@ -8,9 +8,7 @@ use allocator_tests::scenarios::{self, Host};
 use bursar::Bursar;
 
 #[global_allocator]
-static GLOBAL: Bursar = Bursar::new()
-    .with_pools("1073741824,268435456:1048576")
-    .with_router(&ROUTER);
+static GLOBAL: Bursar = Bursar::with_pools("1073741824,268435456:1048576").with_router(&ROUTER);
 
 fn main() -> ExitCode {
     scenarios::main(&Host {
