@@ -583,3 +583,21 @@ fn a_forked_child_has_nothing_of_a_shared_pool() {
     }
     assert!(kept.iter().all(|&byte| byte == 5));
 }
+
+/// A pool that could not be made leaves nothing behind that is taken for one.
+#[test]
+fn what_could_not_be_made_is_not_listed() {
+    let _alone = alone();
+    let listed = || bursar::pools().map(|pool| pool.id).collect::<Vec<_>>();
+    // As many records as there are may serve others already.
+    let kept: Vec<Pool> = (0..20)
+        .map(|_| Pool::new(1024).expect("it can be had"))
+        .collect();
+    let before = listed();
+    let nowhere = Backing::File(c"/no/such/folder/pool");
+    assert!(Pool::builder(4096).backing(nowhere).build().is_err());
+    assert_eq!(listed(), before);
+    drop(kept);
+    bursar::purge();
+    check();
+}

@@ -220,7 +220,8 @@ impl Iterator for All {
             let pool = unsafe { self.next.as_ref()? };
             // Acquire pairs with the Release in `record`: the next one is initialised.
             self.next = pool.next.load(Ordering::Acquire);
-            if !pool.is_fixed() || !pool.regions().is_empty() {
+            // Other records without regions serve no pool: none yet, or none any more.
+            if core::ptr::eq(pool, &DEFAULT) || !pool.regions().is_empty() {
                 return Some(pool);
             }
         }
