@@ -37,8 +37,9 @@ pub(crate) const fn first_fit(word: u64, count: u32, align: u32) -> Option<u32> 
 /// How many bits the longest span of set bits has.
 #[inline]
 pub(crate) const fn longest(word: u64) -> u32 {
-    if word == u64::MAX {
-        return 64;
+    // Chunks that a large span takes or leaves whole are most of those asked about.
+    if word == 0 || word == u64::MAX {
+        return word.count_ones();
     }
     let mut length = 0;
     let mut step = 32;

@@ -106,13 +106,24 @@ pub(crate) fn allocate(
     zeroing: Zeroing,
 ) -> Result<Span, AllocFailure> {
     if pool.is_fixed() {
-        let search = || allocate_once(pool, slices, align, least, zeroing);
-        return decay::past_purges(search);
+        return allocate_all_there_is(pool, slices, align, least, zeroing);
     }
     allocate_once(pool, slices, align, least, zeroing)
 }
 
-#[inline]
+/// The same in a pool of a set size, where what is just being purged is room that counts.
+#[inline(never)]
+fn allocate_all_there_is(
+    pool: &Pool,
+    slices: Slices,
+    align: Slices,
+    least: usize,
+    zeroing: Zeroing,
+) -> Result<Span, AllocFailure> {
+    decay::past_purges(|| allocate_once(pool, slices, align, least, zeroing))
+}
+
+#[inline(always)]
 fn allocate_once(
     pool: &Pool,
     slices: Slices,
