@@ -11,10 +11,11 @@
 
 use super::bits::{mask, spans};
 use super::fit::{chunks, record, slots};
+use super::purges::Purges;
 use crate::os::lock::{Guard, Lock};
 use crate::os::map::{self, Ranges};
 use crate::os::process::page_size;
-use crate::os::sync::{AtomicU64, Ordering, Ordering::Relaxed};
+use crate::os::sync::{AtomicU64, Ordering::Relaxed};
 use crate::pool::region::{DESCRIPTOR, Region, descriptor_address};
 use crate::pool::{Pool, fixed};
 use crate::units::{SLICE, Slices};
@@ -130,27 +131,13 @@ impl Decay {
     }
 }
 
-/// Counts the beginnings and the ends of what claims free slices in order to purge them: odd while
-/// somebody does.
-static PURGES: AtomicU64 = AtomicU64::new(0);
+/// Purges, of which whoever holds the decay makes one at a time.
+static PURGES: Purges = Purges::new();
 
 /// Runs `search` for free slices again for as long as it finds none and some were just being
 /// purged: those are claimed for that time, and free nevertheless.
 pub(super) fn past_purges<T, E>(search: impl Fn() -> Result<T, E>) -> Result<T, E> {
-    loop {
-        // Acquire here pairs with the Release in `purge_in_chunk`: what was purged is free again.
-        let before = PURGES.load(Ordering::Acquire);
-        let result = search();
-        if result.is_ok() {
-            return result;
-        }
-        if PURGES.load(Ordering::Acquire) % 2 == 1 {
-            drop(DECAY.hold());
-        }
-        if PURGES.load(Ordering::Acquire) == before {
-            return result;
-        }
-    }
+    PURGES.past(search, || drop(DECAY.hold()))
 }
 
 /// Marks everything that is free and dirty as aged; how many slices that is.
@@ -210,9 +197,12 @@ pub(crate) fn purge_all(_held: &Guard<'_, State>) -> u64 {
 
 /// Purges those slices of `wanted` that are free and dirty. Returns how many were.
 fn purge_in_chunk(pool: &Pool, region: &Region, chunk: usize, wanted: u64) -> u64 {
+    PURGES.during(|| purge_claimed(pool, region, chunk, wanted))
+}
+
+fn purge_claimed(pool: &Pool, region: &Region, chunk: usize, wanted: u64) -> u64 {
     let slots = slots(region, chunk);
     let record = record(region, chunk);
-    PURGES.fetch_add(1, Ordering::Release);
     let taken = slots.claim_any(wanted);
     // Only the claimer changes the bits of a claimed slice, so this is stable now.
     let dirty = taken & record.dirty.load(Relaxed);
@@ -244,7 +234,6 @@ fn purge_in_chunk(pool: &Pool, region: &Region, chunk: usize, wanted: u64) -> u6
         slots.release(taken);
         region.lowest.lower(chunk);
     }
-    PURGES.fetch_add(1, Ordering::Release);
     count
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod bits;
 pub(crate) mod chunk;
 pub(crate) mod places;
+pub(crate) mod purges;
 
 #[cfg(not(loom))]
 mod across;
