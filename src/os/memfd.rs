@@ -1,6 +1,7 @@
 //! Memory that processes share: sealed files without a name, the locks on their bytes that the
 //! kernel drops with a process, and sending them over a Unix socket.
 
+use super::lock::Lock;
 use super::map::Refused;
 use super::sync::{AtomicU32, Ordering::Relaxed};
 use core::ffi::CStr;
@@ -97,10 +98,20 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 /// The files opened for locks. A forked child closes them: it would keep its parent's locks.
 static OPENED: [AtomicI32; 64] = [const { AtomicI32::new(CLOSED) }; 64];
 const CLOSED: RawFd = -1;
+/// Held while such a file is open and not in the list, and during a fork: a child that inherited
+/// one that it does not know of would keep its parent's locks.
+static OPENING: Lock<()> = Lock::new(());
 
-extern "C" fn nothing() {}
+extern "C" fn before_fork() {
+    OPENING.before_fork();
+}
+
+extern "C" fn in_parent() {
+    OPENING.after_fork(false);
+}
 
 extern "C" fn in_child() {
+    OPENING.after_fork(true);
     FORKS.store(FORKS.load(Relaxed).wrapping_add(1), Relaxed);
     for place in &OPENED {
         let fd = place.swap(CLOSED, Relaxed);
@@ -127,10 +138,12 @@ impl ByteLocks {
     pub(crate) fn new(file: BorrowedFd<'_>) -> Result<ByteLocks, Refused> {
         static REGISTERED: std::sync::Once = std::sync::Once::new();
         let mut registered = true;
-        REGISTERED.call_once(|| registered = super::fork::register(nothing, nothing, in_child));
+        REGISTERED
+            .call_once(|| registered = super::fork::register(before_fork, in_parent, in_child));
         if !registered {
             return Err(Refused(libc::ENOMEM));
         }
+        let _opening = OPENING.lock();
         let fd = reopen(file)?;
         let is_free =
             |place: &AtomicI32| place.compare_exchange(CLOSED, fd, Relaxed, Relaxed).is_ok();
@@ -185,6 +198,7 @@ impl ByteLocks {
 
 impl Drop for ByteLocks {
     fn drop(&mut self) {
+        let _opening = OPENING.lock();
         if self.forks == forks() {
             OPENED[self.place].store(CLOSED, Relaxed);
             // SAFETY: ours, and not closed by the hook, since there was no fork.
@@ -277,6 +291,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Refused
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::sync::AtomicBool;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
@@ -314,6 +329,56 @@ mod tests {
         b.unlock(7);
         let c = ByteLocks::new(file.as_fd()).unwrap();
         assert_eq!((c.try_lock(7), c.try_lock(8)), (Ok(true), Ok(false)));
+    }
+
+    /// Forked at any moment of another thread's, a child has no file that was opened for locks.
+    #[test]
+    fn a_forked_child_keeps_no_locks() {
+        let file = create(c"kept by no child", 1).unwrap();
+        let is_over = AtomicBool::new(false);
+        let inherited = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    drop(ByteLocks::new(file.as_fd()).unwrap());
+                }
+            });
+            let inherited = (0..300).map(|_| in_fork(open_files_of_that_name)).max();
+            is_over.store(true, Relaxed);
+            inherited
+        });
+        assert_eq!(inherited, Some(1), "the file itself");
+    }
+
+    /// What `work`, which allocates nothing, says in a forked child.
+    fn in_fork(work: fn() -> u8) -> libc::c_int {
+        let mut status = 0;
+        // SAFETY: the child calls nothing but `work` and ends; `status` is a valid place.
+        unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                libc::_exit(work().into());
+            }
+            assert_eq!(libc::waitpid(child, &mut status, 0), child);
+        }
+        assert!(libc::WIFEXITED(status));
+        libc::WEXITSTATUS(status)
+    }
+
+    fn open_files_of_that_name() -> u8 {
+        let mut found = 0;
+        for fd in 0..=u8::MAX {
+            let mut path = [0_u8; 32];
+            let _ =
+                std::io::Write::write_fmt(&mut &mut path[..], format_args!("/proc/self/fd/{fd}\0"));
+            let mut name = [0_u8; 64];
+            // SAFETY: a path that is terminated, and a place of that length.
+            let len = unsafe {
+                libc::readlink(path.as_ptr().cast(), name.as_mut_ptr().cast(), name.len())
+            };
+            let name = &name[..len.max(0) as usize];
+            found += u8::from(name.starts_with(b"/memfd:kept by no child"));
+        }
+        found
     }
 
     #[test]
