@@ -427,7 +427,8 @@ pub(crate) fn extend(pool: &Pool, end: usize, more: Slices) -> bool {
     if last > region.end() || (pool.is_fixed() && first + more.0 > region.slices_end()) {
         return false;
     }
-    if last > region.grown() || more.0 > CHUNK_SLICES {
+    // Under the lock if it is more than one step: a search under it sees no claim that is undone.
+    if last > region.grown() || last - first / CHUNK_SLICES > 1 {
         let growth = pool.growth.lock();
         let old_end = region.grown() * CHUNK_SLICES;
         let below = (first + more.0).min(old_end).saturating_sub(first);

@@ -1,8 +1,10 @@
-//! First fit against a model: a bit a slice.
+//! First fit against a model: a bit a slice. What others claim and give back keeps nobody out.
 
 use super::fit::{Contents, Zeroing, allocate, extend, release};
-use crate::pool::Pool;
+use crate::os::sync::{AtomicBool, Ordering::Relaxed};
+use crate::pool::fixed::{self, Plan};
 use crate::pool::region::{FIRST_CHUNK, REGIONS, Region};
+use crate::pool::{Backing, Pool};
 use crate::units::{CHUNK, CHUNK_SLICES, SLICE, Slices};
 use proptest::prelude::*;
 use std::vec::Vec;
@@ -110,11 +112,7 @@ impl Model {
             }
             _ => {}
         }
-        let counted = self
-            .pool
-            .counts
-            .used
-            .load(crate::os::sync::Ordering::Relaxed);
+        let counted = self.pool.counts.used.load(Relaxed);
         prop_assert_eq!(
             counted as usize,
             self.used.iter().filter(|used| **used).count()
@@ -155,4 +153,45 @@ proptest! {
             model.step(step)?;
         }
     }
+}
+
+/// While one block tries to grow across the border of two chunks, which cannot be, another thread
+/// takes the one free slice, which lies there.
+#[test]
+fn who_grows_in_vain_keeps_nobody_out() {
+    let pool = fixed::make(&Plan {
+        size: 16 << 20,
+        limit: u64::MAX,
+        backing: Backing::Memory,
+    });
+    let pool = pool.unwrap();
+    let take = |slices: usize| {
+        let least = slices * SLICE;
+        let span = allocate(pool, Slices(slices), Slices(1), least, Zeroing::None);
+        span.map(|span| span.address)
+    };
+    let whole = pool.slices().0;
+    let (below, last) = (CHUNK_SLICES - 1, 1);
+    let start = take(below).unwrap();
+    let gap = take(last).unwrap();
+    take(whole - below - last).unwrap();
+    // SAFETY: taken just now.
+    unsafe { release(pool, gap, Slices(last), Contents::Zero) };
+    let is_over = AtomicBool::new(false);
+    let taken = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                assert!(!extend(pool, start + below * SLICE, Slices(2)));
+            }
+        });
+        let taken = (0..200_000).all(|_| {
+            let taken = take(last);
+            // SAFETY: taken just now, if it was.
+            let give_back = |slice| unsafe { release(pool, slice, Slices(last), Contents::Zero) };
+            taken.map(give_back).is_ok()
+        });
+        is_over.store(true, Relaxed);
+        taken
+    });
+    assert!(taken, "there was a free slice all the time");
 }
