@@ -310,8 +310,7 @@ pub(crate) fn make(plan: &Plan<'_>) -> Result<&'static Pool, PoolError> {
     pool.handles.store(1, Relaxed);
     pool.counts.begin();
     router::cut_at(plan.limit);
-    // Release pairs with the Acquire in `regions`.
-    pool.made.store(1, Ordering::Release);
+    pool.views.set_made(1);
     pool.gate.open();
     router::is_plural();
     Ok(pool)
@@ -410,15 +409,8 @@ impl Pool {
 
     /// Runs `look` with the pool's regions, which stay as they are meanwhile.
     pub(crate) fn view<T>(&self, look: impl FnOnce(&'static [Region]) -> T) -> T {
-        // SeqCst here and in `end_if_over`: either this thread is seen to look, or it sees that
-        // the pool has ended.
-        self.views.fetch_add(1, Ordering::SeqCst);
-        let result = look(match self.made.load(Ordering::SeqCst) {
-            0 => &[],
-            _ => self.regions(),
-        });
-        self.views.fetch_sub(1, Ordering::SeqCst);
-        result
+        self.views
+            .look(|made| look(&self.own_regions()[..made as usize]))
     }
 
     /// Takes the pool apart if it is over. The caller keeps all others from giving memory back.
@@ -437,14 +429,11 @@ impl Pool {
         if !is_over() {
             return;
         }
-        self.made.store(0, Ordering::SeqCst);
-        while self.views.load(Ordering::SeqCst) != 0 {
-            give_way();
-        }
+        self.views.end(give_way);
         // SAFETY: nothing of the pool is used, nobody takes anything from it or looks at it.
         if unsafe { self.own_regions()[0].leave_part() }.is_err() {
             // Its addresses cannot be given up now.
-            self.made.store(1, Ordering::SeqCst);
+            self.views.set_made(1);
             return;
         }
         if let Some(object) = self.object() {
@@ -476,7 +465,7 @@ pub(crate) fn after_fork(in_child: bool) {
         pool.growth.after_fork(in_child);
         if in_child {
             // Those who looked at it are not there.
-            pool.views.store(0, Relaxed);
+            pool.views.forget_all();
         }
     }
     MAKING.after_fork(in_child);

@@ -9,14 +9,14 @@
 
 use super::backing::Kind;
 use super::failure::AllocFailure;
-use super::gate::Gate;
+use super::gate::{Gate, Views};
 use super::region::{REGION, REGIONS, Region};
 use crate::os::lock::{Guard, Lock};
 use crate::os::map::{self, Ranges, Refused};
 use crate::os::object::Object;
 use crate::os::process::page_size;
 use crate::os::sync::{
-    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::Relaxed,
 };
 use crate::units::{SLICE, Slices};
@@ -25,7 +25,8 @@ use core::ptr::null_mut;
 /// A source of slices. Type-stable: once one has ended, its record serves another.
 pub(crate) struct Pool {
     regions: &'static [Region],
-    pub(super) made: AtomicU32,
+    /// How many of them are made, and who looks at them without using anything of them.
+    pub(super) views: Views,
     /// Held while regions and chunks are added and while spans across chunks are claimed.
     pub(crate) growth: Lock<()>,
     /// Bytes of slices that a new region is to have room for.
@@ -46,8 +47,6 @@ pub(crate) struct Pool {
     pub(super) gate: Gate,
     /// Handles to it; it is closed with the last.
     pub(super) handles: AtomicU32,
-    /// Who looks at its regions without using anything of them.
-    pub(super) views: AtomicU32,
     /// The record that was made after this one; that of the growing pool comes first.
     pub(super) next: AtomicPtr<Pool>,
 }
@@ -129,7 +128,7 @@ impl Pool {
     pub(crate) const fn growing(regions: &'static [Region]) -> Pool {
         Pool {
             regions,
-            made: AtomicU32::new(0),
+            views: Views::none(),
             growth: Lock::new(()),
             region_bytes: AtomicUsize::new(UNSET),
             huge_pages: AtomicBool::new(false),
@@ -142,7 +141,6 @@ impl Pool {
             object: AtomicI32::new(NO_OBJECT),
             gate: Gate::closed(),
             handles: AtomicU32::new(0),
-            views: AtomicU32::new(0),
             next: AtomicPtr::new(null_mut()),
         }
     }
@@ -357,8 +355,7 @@ impl Pool {
     /// The regions made so far, in the order in which they are searched.
     #[inline]
     pub(crate) fn regions(&self) -> &'static [Region] {
-        // Acquire pairs with the Release in `add_region`: the regions below are made.
-        &self.regions[..self.made.load(Ordering::Acquire) as usize]
+        &self.regions[..self.views.made() as usize]
     }
 
     /// The region that is made first; it holds nothing before.
@@ -392,7 +389,7 @@ impl Pool {
                 bytes: needed as u64,
             });
         }
-        let made = self.made.load(Relaxed) as usize;
+        let made = self.views.made() as usize;
         let region = self.regions.get(made).ok_or(AllocFailure::AddressSpace {
             errno: libc::ENOMEM,
         })?;
@@ -406,8 +403,7 @@ impl Pool {
         region
             .commit_records()
             .map_err(|Refused(errno)| AllocFailure::Commit { errno })?;
-        // Release pairs with the Acquire in `regions`.
-        self.made.store(made as u32 + 1, Ordering::Release);
+        self.views.set_made(made as u64 + 1);
         Ok(region)
     }
 
