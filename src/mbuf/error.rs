@@ -117,3 +117,64 @@ impl fmt::Display for MbufError {
 }
 
 impl Error for MbufError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn every_error_says_what_was_wanted() {
+        let handle = MbufHandle::from_bytes([0; MbufHandle::BYTES]);
+        let (bytes, limit, pool) = (5000, 4096, 1);
+        let errno = 12;
+        let of_a_handle = "buffer 0x0 at byte 0 of pool 1: ";
+        for (error, text) in [
+            (
+                MbufError::Full { bytes },
+                "no pool that admits a request of 5000 bytes has room for it",
+            ),
+            (
+                MbufError::NotAdmitted { bytes, limit },
+                "a request of 5000 bytes is above the limit of every pool; the highest is 4096",
+            ),
+            (MbufError::Stale { handle }, "no such buffer any more"),
+            (MbufError::Foreign { handle }, "of another set of pools"),
+            (MbufError::Invalid { handle }, "no buffer can be there"),
+            (
+                MbufError::NotForThisProcess { handle },
+                "made for another process",
+            ),
+            (MbufError::Shared, "others hold the buffer too"),
+            (MbufError::PeerGone, "the process is not attached any more"),
+            (MbufError::PeerAlive, "the process is attached and alive"),
+            (
+                MbufError::Stalled { pool },
+                "a process that lives does not let go of pool 2",
+            ),
+            (
+                MbufError::Damaged { pool },
+                "the shared records of pool 2 were written over",
+            ),
+            (
+                MbufError::Forked,
+                "attached by the parent of this process, before the fork",
+            ),
+            (
+                MbufError::TooManyProcesses,
+                "as many processes are attached as can be",
+            ),
+            (MbufError::NotPools, "no set of message buffer pools"),
+            (
+                MbufError::System {
+                    call: "mmap",
+                    errno,
+                },
+                "mmap failed (errno 12)",
+            ),
+        ] {
+            let said = error.to_string();
+            assert_eq!(said.strip_prefix(of_a_handle).unwrap_or(&said), text);
+        }
+    }
+}

@@ -6,6 +6,7 @@
 //! serve another. Who sees to that keeps all others from giving memory back meanwhile.
 
 use super::backing::{Backing, Kind};
+use super::failure::PoolError;
 use super::record::{DEFAULT, NO_OBJECT, Pool};
 use super::region::{FIRST_CHUNK, REGION, REGIONS, Region, chunks_of_a_page};
 use super::spec::{LEAST_BYTES, MOST_BYTES, PoolSpec};
@@ -16,7 +17,7 @@ use crate::os::process::{self, Line, end_with, page_size};
 use crate::os::sync::{AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
 use crate::os::thread::give_way;
 use crate::units::{CHUNK, CHUNK_SLICES, SLICE};
-use core::fmt::{self, Write as _};
+use core::fmt::Write as _;
 
 /// Pools of fewer bytes use of each slice only the first page.
 const SMALL: u64 = 16 << 20;
@@ -30,92 +31,6 @@ pub(crate) struct Plan<'a> {
     pub(crate) limit: u64,
     pub(crate) backing: Backing<'a>,
 }
-
-/// Why a pool could not be made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum PoolError {
-    /// The size is out of range.
-    Size {
-        /// Bytes that were asked for.
-        bytes: u64,
-        /// The least that a pool may have.
-        least: u64,
-        /// The most.
-        most: u64,
-    },
-    /// The limit is out of range.
-    Limit {
-        /// The limit that was asked for.
-        bytes: u64,
-        /// The least that it may be, beside none at all.
-        least: u64,
-        /// The most: the pool's size.
-        most: u64,
-    },
-    /// The kernel reserved no address space.
-    AddressSpace {
-        /// Bytes of the pool.
-        bytes: u64,
-        /// The system's error number.
-        errno: i32,
-    },
-    /// The machine has set too few huge pages aside (`vm.nr_hugepages`), or knows none.
-    HugePages {
-        /// Bytes of the pool.
-        bytes: u64,
-        /// The system's error number.
-        errno: i32,
-    },
-    /// The file could not be made or mapped.
-    File {
-        /// The system's error number.
-        errno: i32,
-    },
-    /// Shared memory could not be made or mapped.
-    Shared {
-        /// The system's error number.
-        errno: i32,
-    },
-    /// No memory for the allocator's own records.
-    Metadata,
-}
-
-impl fmt::Display for PoolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PoolError::Size { bytes, least, most } => write!(
-                f,
-                "the size of the pool is {bytes}: expected {least} to {most} (bytes)"
-            ),
-            PoolError::Limit { bytes, least, most } => write!(
-                f,
-                "the limit of the pool is {bytes}: expected 0 for none, or {least} to {most} (bytes)"
-            ),
-            PoolError::AddressSpace { bytes, errno } => write!(
-                f,
-                "no address space for a pool of {bytes} bytes (errno {errno})"
-            ),
-            PoolError::HugePages { bytes, errno } => write!(
-                f,
-                "too few huge pages are set aside for a pool of {bytes} bytes (errno {errno}): \
-                 see vm.nr_hugepages"
-            ),
-            PoolError::File { errno } => {
-                write!(f, "the pool's file could not be made (errno {errno})")
-            }
-            PoolError::Shared { errno } => {
-                write!(
-                    f,
-                    "the pool's shared memory could not be made (errno {errno})"
-                )
-            }
-            PoolError::Metadata => write!(f, "no memory for the allocator's own records"),
-        }
-    }
-}
-
-impl core::error::Error for PoolError {}
 
 impl Plan<'_> {
     /// Whether the numbers are in range.

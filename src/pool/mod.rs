@@ -32,9 +32,7 @@ mod spec_tests;
 #[cfg(not(loom))]
 pub use backing::Backing;
 #[cfg(not(loom))]
-pub use failure::AllocFailure;
-#[cfg(not(loom))]
-pub use fixed::PoolError;
+pub use failure::{AllocFailure, PoolError};
 #[cfg(not(loom))]
 pub use order::{ByOwner, BySize, Chain, Growing, PoolId, PoolOrder, PoolRequest, Router};
 #[cfg(not(loom))]
