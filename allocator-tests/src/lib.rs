@@ -13,7 +13,8 @@
 //! | `tests/memory.rs` | what the kernel says about memory, on which the next rely |
 //! | `tests/purging.rs` | resident memory after a peak, in every way that it goes back |
 //! | `tests/pools.rs` | configured pools: routes, limits to the byte, contention, fall-through, texts that are refused, routers |
-//! | `tests/pool_handles.rs` | pools made at run time: allocators, backings, bound consumers, forks, how they end |
+//! | `tests/pool_handles.rs` | pools made at run time: allocators, bound consumers, how they end |
+//! | `tests/pool_backings.rs` | what they are made of, and what of it a forked child has |
 //! | `tests/settings.rs` | `BURSAR_CONF`, settings in code, `is_installed()` |
 //! | `tests/accounts_ledger.rs` | a shadow of the accounts beside the real ones: random consumers, scopes, hand-overs, threads |
 //! | `tests/accounts_scopes.rs` | scopes left in any order, forgotten, unwound, in thread-local destructors |
