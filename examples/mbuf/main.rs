@@ -13,9 +13,11 @@
 //! cargo run --release --example mbuf
 //! ```
 
+mod copying;
+mod packet;
+
 use std::collections::VecDeque;
-use std::io::{BufReader, BufWriter, Read, Write};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -25,6 +27,9 @@ use bursar::{DataType, Mbuf, MbufError, MbufHandle, MbufPools, PoolSpec, RouteLa
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
+
+use copying::copying;
+use packet::Packet;
 
 #[global_allocator]
 static GLOBAL: bursar::Bursar = bursar::Bursar::new();
@@ -166,61 +171,6 @@ fn print_pools(when: &str, pools: &MbufPools) {
             pool.fall_throughs,
             pool.failures,
         );
-    }
-}
-
-/// What neighbours tell each other.
-enum Packet {
-    /// Down: messages, by number and handle.
-    Messages(Vec<(u64, MbufHandle)>),
-    /// Down: what follows begins with this number, and what came before from here is void.
-    Begin(u64),
-    /// Down: no more messages.
-    End,
-    /// Up: all messages below this number are at their end.
-    Done(u64),
-    /// Up, for a node that died: begin anew.
-    Resend,
-}
-
-const ENTRY: usize = 8 + MbufHandle::BYTES;
-
-impl Packet {
-    fn send(&self, socket: &UnixDatagram) {
-        let mut bytes = Vec::new();
-        let (kind, number) = match self {
-            Packet::Messages(_) => (0, 0),
-            Packet::Begin(number) => (1, *number),
-            Packet::End => (2, 0),
-            Packet::Done(number) => (3, *number),
-            Packet::Resend => (4, 0),
-        };
-        bytes.push(kind);
-        bytes.extend(number.to_le_bytes());
-        if let Packet::Messages(messages) = self {
-            for (number, handle) in messages {
-                bytes.extend(number.to_le_bytes());
-                bytes.extend(handle.to_bytes());
-            }
-        }
-        socket.send(&bytes).expect("the link holds");
-    }
-
-    fn receive(socket: &UnixDatagram) -> Packet {
-        let mut bytes = [0; 9 + BATCH * ENTRY];
-        let len = socket.recv(&mut bytes).expect("the link holds");
-        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-        let entry = |at: usize| {
-            let handle = bytes[at + 8..at + ENTRY].try_into().expect("a handle");
-            (number(at), MbufHandle::from_bytes(handle))
-        };
-        match bytes[0] {
-            0 => Packet::Messages((9..len).step_by(ENTRY).map(entry).collect()),
-            1 => Packet::Begin(number(1)),
-            2 => Packet::End,
-            3 => Packet::Done(number(1)),
-            _ => Packet::Resend,
-        }
     }
 }
 
@@ -497,66 +447,4 @@ fn verify(number: u64, words: impl ExactSizeIterator<Item = u64>) {
     assert_eq!(words.len(), words_of(number));
     let expected = (number + 1) * words.len() as u64;
     assert_eq!(words.sum::<u64>(), expected, "message {number}");
-}
-
-/// The same graph with each message copied into a socket and out again, and the same work on it.
-fn copying() -> Duration {
-    let links = [(); 3].map(|()| UnixStream::pair().expect("a socket pair"));
-    let begun = Instant::now();
-    let nodes = [
-        start(|| {
-            let mut down = writer(&links[0].0);
-            for number in 0..MESSAGES {
-                let mut bytes = Vec::with_capacity(8 * words_of(number));
-                (0..words_of(number)).for_each(|_| bytes.extend(number.to_ne_bytes()));
-                send(&mut down, &bytes);
-            }
-        }),
-        start(|| {
-            let (mut up, mut down) = (reader(&links[0].1), writer(&links[1].0));
-            for _ in 0..MESSAGES {
-                let words = receive(&mut up);
-                let plus_one = words.chunks_exact(8).flat_map(|word| {
-                    (u64::from_ne_bytes(word.try_into().expect("8 bytes")) + 1).to_ne_bytes()
-                });
-                send(&mut down, &plus_one.collect::<Vec<u8>>());
-            }
-        }),
-        start(|| {
-            let (mut up, mut down) = (reader(&links[1].1), writer(&links[2].0));
-            (0..MESSAGES).for_each(|_| send(&mut down, &receive(&mut up)));
-        }),
-        start(|| {
-            let mut up = reader(&links[2].1);
-            for number in 0..MESSAGES {
-                let bytes = receive(&mut up);
-                let word = |word: &[u8]| u64::from_ne_bytes(word.try_into().expect("8 bytes"));
-                verify(number, bytes.chunks_exact(8).map(word));
-            }
-        }),
-    ];
-    finish(nodes);
-    begun.elapsed()
-}
-
-fn writer(socket: &UnixStream) -> BufWriter<&UnixStream> {
-    BufWriter::with_capacity(64 << 10, socket)
-}
-
-fn reader(socket: &UnixStream) -> BufReader<&UnixStream> {
-    BufReader::with_capacity(64 << 10, socket)
-}
-
-fn send(down: &mut impl Write, bytes: &[u8]) {
-    down.write_all(&(bytes.len() as u64).to_ne_bytes())
-        .expect("the link holds");
-    down.write_all(bytes).expect("the link holds");
-}
-
-fn receive(up: &mut impl Read) -> Vec<u8> {
-    let mut len = [0; 8];
-    up.read_exact(&mut len).expect("the link holds");
-    let mut bytes = vec![0; u64::from_ne_bytes(len) as usize];
-    up.read_exact(&mut bytes).expect("the link holds");
-    bytes
 }
