@@ -73,9 +73,12 @@ pub(crate) fn sealed_len(file: BorrowedFd<'_>) -> Result<Option<u64>, Refused> {
     Ok(u64::try_from(status.st_size).ok().filter(|_| is_plain))
 }
 
-/// Opens the file once more: locks belong to what is opened, not to the file.
-fn reopen(file: BorrowedFd<'_>) -> Result<RawFd, Refused> {
-    let path = std::format!("/proc/self/fd/{}\0", file.as_raw_fd());
+/// By which a file can be opened once more: locks belong to what is opened, not to the file.
+fn path_of(file: BorrowedFd<'_>) -> std::string::String {
+    std::format!("/proc/self/fd/{}\0", file.as_raw_fd())
+}
+
+fn open(path: &str) -> Result<RawFd, Refused> {
     // SAFETY: the path is terminated.
     checked(unsafe { libc::open(path.as_ptr().cast(), libc::O_RDWR | libc::O_CLOEXEC) })
 }
@@ -143,8 +146,10 @@ impl ByteLocks {
         if !registered {
             return Err(Refused(libc::ENOMEM));
         }
+        let path = path_of(file);
+        // Nothing is allocated under the lock: a fork takes the allocator's locks too.
         let _opening = OPENING.lock();
-        let fd = reopen(file)?;
+        let fd = open(&path)?;
         let is_free =
             |place: &AtomicI32| place.compare_exchange(CLOSED, fd, Relaxed, Relaxed).is_ok();
         match OPENED.iter().position(is_free) {
