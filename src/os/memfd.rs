@@ -347,7 +347,7 @@ mod tests {
                     drop(ByteLocks::new(file.as_fd()).unwrap());
                 }
             });
-            let inherited = (0..300).map(|_| in_fork(open_files_of_that_name)).max();
+            let inherited = (0..200).map(|_| in_fork(open_files_of_that_name)).max();
             is_over.store(true, Relaxed);
             inherited
         });
@@ -371,7 +371,7 @@ mod tests {
 
     fn open_files_of_that_name() -> u8 {
         let mut found = 0;
-        for fd in 0..=u8::MAX {
+        for fd in 0..1024 {
             let mut path = [0_u8; 32];
             let _ =
                 std::io::Write::write_fmt(&mut &mut path[..], format_args!("/proc/self/fd/{fd}\0"));
