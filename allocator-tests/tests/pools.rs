@@ -393,6 +393,11 @@ fn a_router_of_the_programs_own_is_asked() {
 }
 
 #[test]
+fn no_router_is_asked_while_a_run_is_at_hand() {
+    routed("router_quiet").succeed();
+}
+
+#[test]
 fn a_router_that_allocates_is_served_by_the_default_one() {
     routed("router_allocates").succeed();
 }

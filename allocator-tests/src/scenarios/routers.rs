@@ -14,6 +14,7 @@ pub(super) const ALL: &[(&str, Run)] = &[
     ("router_allocates", allocates),
     ("router_panics", panics),
     ("router_refuses", refuses),
+    ("router_quiet", quiet),
 ];
 
 /// Does what it is told.
@@ -117,6 +118,30 @@ fn owner(host: &Host, _: &Arguments) {
     }
     drop((ours, theirs));
     host.check();
+}
+
+/// Once there is a run at hand nobody is asked any more, and no pool is.
+fn quiet(host: &Host, _: &Arguments) {
+    let asked = || {
+        let requests: u64 = bursar::pools().map(|pool| pool.requests).sum();
+        (ROUTER.asked.load(Ordering::SeqCst), requests)
+    };
+    for size in [8, 64, 1000, 20_000] {
+        let pairs = |count: u32| {
+            for _ in 0..count {
+                // SAFETY: a layout with a size; freed once.
+                unsafe {
+                    let block = host.heap.alloc(layout(size, 8));
+                    host.heap.dealloc(black_box(block), layout(size, 8));
+                }
+            }
+        };
+        pairs(100);
+        let before = asked();
+        assert!(before.0 > 0 && before.1 > 0, "{before:?}");
+        pairs(10_000);
+        assert_eq!(asked(), before, "{size} bytes");
+    }
 }
 
 fn allocates(host: &Host, _: &Arguments) {
