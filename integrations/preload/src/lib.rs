@@ -16,6 +16,7 @@
 //! | `cxx.rs` | `operator new` and `delete` in all forms |
 //! | `glibc.rs` | what only glibc has: `mallinfo2`, `mallopt`, other names of the same |
 //! | `blocks.rs` | what these three are made of |
+//! | `files.rs` | the order of locks in forks |
 //! | `accounts.rs`, `tasks.rs` | `bursar.h`: consumers, scopes, reservations, figures; tasks |
 //!
 //! Nothing of the `malloc` family allocates by itself, panics, or touches `errno` but to say that
@@ -25,6 +26,7 @@ mod accounts;
 mod blocks;
 mod c;
 mod cxx;
+mod files;
 mod glibc;
 mod tasks;
 mod text;
@@ -32,6 +34,7 @@ mod text;
 /// The dynamic linker allocates before the C library is up: what had to be left undone then.
 extern "C" fn begin() {
     allocator::raw::begin();
+    files::begin();
 }
 
 // SAFETY: a function without arguments, in the section of functions that are called at the start.

@@ -78,6 +78,11 @@ fn children_of_a_busy_program_allocate() {
 }
 
 #[test]
+fn threads_fork_while_others_flush_and_allocate() {
+    succeeds("streams");
+}
+
+#[test]
 fn libraries_are_loaded_and_unloaded() {
     succeeds("libraries");
 }

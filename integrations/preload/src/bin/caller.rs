@@ -48,7 +48,7 @@ mod family {
 }
 use family::*;
 
-const SCENARIOS: [(&str, fn()); 12] = [
+const SCENARIOS: [(&str, fn()); 13] = [
     ("blocks", blocks),
     ("edges", edges),
     ("resizing", resizing),
@@ -58,6 +58,7 @@ const SCENARIOS: [(&str, fn()); 12] = [
     ("refused", refused),
     ("threads", threads),
     ("forks", forks),
+    ("streams", streams),
     ("libraries", libraries),
     ("free_foreign", || {
         free_at(|_| (&raw const GLOBAL).cast_mut().cast())
@@ -73,6 +74,9 @@ fn main() {
     let Some((_, scenario)) = SCENARIOS.iter().find(|known| known.0 == name) else {
         panic!("no scenario is named {name:?}");
     };
+    // What hangs is to fail.
+    // SAFETY: no handler is set: the process ends.
+    unsafe { libc::alarm(60) };
     scenario();
     early::check();
 }
@@ -499,6 +503,55 @@ fn forks() {
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+/// Threads fork while others flush all streams, and wait for memory with a stream in hand.
+fn streams() {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let goes_on = || !stop.load(std::sync::atomic::Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("bursar-streams-{}", std::process::id()));
+    std::fs::write(&path, [vec![b'x'; 50_000], vec![b'\n']].concat()).expect("it is written");
+    let name = std::ffi::CString::new(path.to_str().expect("it is text")).expect("no zero in it");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while goes_on() {
+                    // SAFETY: the child leaves at once, without destructors.
+                    unsafe {
+                        let child = libc::fork();
+                        if child == 0 {
+                            libc::_exit(0);
+                        }
+                        libc::waitpid(child, null_mut(), 0);
+                    }
+                }
+            });
+        }
+        for _ in 0..8 {
+            scope.spawn(|| {
+                // SAFETY: the stream is open, and the line is the C library's to allocate.
+                unsafe {
+                    let stream = libc::fopen(name.as_ptr(), c"r".as_ptr());
+                    while goes_on() {
+                        libc::rewind(stream);
+                        let (mut line, mut room) = (null_mut(), 0);
+                        assert_eq!(libc::getline(&mut line, &mut room, stream), 50_001);
+                        free(line.cast());
+                    }
+                    libc::fclose(stream);
+                }
+            });
+        }
+        scope.spawn(|| {
+            while goes_on() {
+                // SAFETY: all streams.
+                unsafe { libc::fflush(null_mut()) };
+            }
+        });
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    std::fs::remove_file(path).expect("it is there");
 }
 
 /// Libraries that are loaded and unloaded while threads with blocks come and go.
