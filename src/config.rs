@@ -3,12 +3,15 @@
 
 use crate::os::lock::Lock;
 use crate::os::process::{Line, end_with, environment};
-use crate::os::sync::{AtomicBool, Ordering::Relaxed};
+use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::pool::{Backing, PoolSpec, PoolSpecError, Router};
 use core::fmt::{self, Write};
 
 /// The decay time where no setting says otherwise, in milliseconds.
 pub(crate) const DECAY_MILLIS: u64 = 500;
+
+/// Bytes for each sampled block where no setting says otherwise.
+pub(crate) const SAMPLE_BYTES: u64 = 512 << 10;
 
 /// All settings.
 #[derive(Clone, Copy)]
@@ -25,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) junk: bool,
     /// Bytes of a region; 0 for as much as an address allows.
     pub(crate) region_bytes: usize,
+    /// Bytes for each sampled block, on average; 0 for none.
+    pub(crate) sample_bytes: u64,
     /// Refuse what the first pool that admits it does not serve.
     pub(crate) strict_pools: bool,
     /// Which pools there are to be; none for the growing one alone.
@@ -44,6 +49,7 @@ impl fmt::Debug for Settings {
             .field("stats_at_exit", &self.stats_at_exit)
             .field("junk", &self.junk)
             .field("region_bytes", &self.region_bytes)
+            .field("sample_bytes", &self.sample_bytes)
             .field("strict_pools", &self.strict_pools)
             .field("pools", &self.pools)
             .field("backings", &self.backings)
@@ -61,6 +67,7 @@ impl Settings {
             stats_at_exit: false,
             junk: false,
             region_bytes: 0,
+            sample_bytes: SAMPLE_BYTES,
             strict_pools: false,
             pools: None,
             backings: &[],
@@ -194,6 +201,7 @@ struct Offer {
 static OFFERED: Lock<Option<Offer>> = Lock::new(None);
 static LOADED: AtomicBool = AtomicBool::new(false);
 static JUNK: AtomicBool = AtomicBool::new(false);
+static SAMPLED: AtomicU64 = AtomicU64::new(0);
 
 /// Settings in code, from whichever allocator is used first, and what prints the stats table.
 #[inline]
@@ -222,6 +230,7 @@ pub(crate) fn load() -> Settings {
         parse(text, &mut settings, report);
     }
     JUNK.store(settings.junk, Relaxed);
+    SAMPLED.store(settings.sample_bytes, Relaxed);
     LOADED.store(true, Relaxed);
     settings
 }
@@ -247,6 +256,12 @@ fn refuse(fault: &PoolSpecError) -> ! {
 #[inline]
 pub(crate) fn junk() -> bool {
     JUNK.load(Relaxed)
+}
+
+/// Bytes for each sampled block, on average; 0 for none, and before the first request.
+#[cfg(feature = "sites")]
+pub(crate) fn sample_bytes() -> u64 {
+    SAMPLED.load(Relaxed)
 }
 
 #[cfg(test)]

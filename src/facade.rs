@@ -1,6 +1,6 @@
 //! The allocator as programs install it: `GlobalAlloc` over arenas and large blocks.
 
-use crate::arena::{fast, large, owner, requested, slow};
+use crate::arena::{fast, large, owner, requested, sites, slow};
 use crate::class::{LOOKUP_MAX, class_of_layout};
 use crate::config::{self, Settings};
 use crate::extent::fit::Zeroing;
@@ -142,6 +142,16 @@ impl Bursar {
         self
     }
 
+    /// Sets how many bytes are allocated for each block whose call path is kept, on average; 0 for
+    /// none. 512 KiB by default. Fewer bytes make what [`sites`](crate::sites) says more exact, and
+    /// cost more: some microseconds and 384 bytes for each. Feature `sites`.
+    #[cfg(feature = "sites")]
+    #[must_use]
+    pub const fn sample_bytes(mut self, mean: u64) -> Self {
+        self.settings.sample_bytes = mean;
+        self
+    }
+
     /// Refuses what the first pool that admits it does not serve, instead of trying the next. Off
     /// by default.
     #[must_use]
@@ -198,12 +208,13 @@ impl Bursar {
     }
 }
 
-/// Counts what was asked for of a block that was allocated just now.
+/// Counts what was asked for of a block that was allocated just now, and samples it.
 #[inline(always)]
-pub(crate) fn count_requested(block: *mut u8, layout: Layout) {
+pub(crate) fn note_allocated(block: *mut u8, layout: Layout) {
     if requested::COUNTED && !block.is_null() {
         requested::allocated(layout.size());
     }
+    sites::allocated(block, layout);
 }
 
 /// Blocks of more bytes than this are cleared through the slow path, which knows what is zero.
@@ -218,7 +229,7 @@ unsafe impl GlobalAlloc for Bursar {
             Some(class) => fast::allocate(class, |_| self.refill(layout)),
             None => self.refill(layout),
         };
-        count_requested(block, layout);
+        note_allocated(block, layout);
         block
     }
 
@@ -227,6 +238,7 @@ unsafe impl GlobalAlloc for Bursar {
         // SAFETY: the caller's promise: the block is alive and of this layout.
         unsafe {
             requested::freed(block, layout);
+            sites::freed(block);
             match class_of_layout(layout) {
                 Some(class) => fast::deallocate(block, class),
                 None => large::deallocate(block),
@@ -249,7 +261,7 @@ unsafe impl GlobalAlloc for Bursar {
             Some(class) => self.refill_zeroed(class, layout),
             None => self.large(layout, Zeroing::Whole),
         };
-        count_requested(block, layout);
+        note_allocated(block, layout);
         block
     }
 
@@ -264,6 +276,7 @@ unsafe impl GlobalAlloc for Bursar {
         if class.is_some() && class == class_of_layout(new) && class.is_none_or(stays) {
             // SAFETY: the caller's promise.
             unsafe { requested::changed(block, layout, layout.size(), new_size) };
+            sites::resized_in_place(block, layout, new_size);
             return block;
         }
         // SAFETY: the caller's promise.
@@ -272,13 +285,30 @@ unsafe impl GlobalAlloc for Bursar {
 }
 
 impl Bursar {
-    /// Makes a block one of another class or size; its owner stays.
+    /// Makes a block one of another class or size; its owner and its sample stay.
     ///
     /// # Safety
     /// The block is alive and of layout `old`; both layouts have the same alignment.
     #[cold]
     #[inline(never)]
     unsafe fn resize(&self, block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
+        let sampled = sites::lift(block);
+        // SAFETY: the caller's promise.
+        let resized = unsafe { self.resize_block(block, old, new) };
+        if resized.is_null() {
+            sampled.put(block, old, old);
+        } else {
+            sampled.put(resized, old, new);
+        }
+        resized
+    }
+
+    /// The same, without its sample.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn resize_block(&self, block: *mut u8, old: Layout, new: Layout) -> *mut u8 {
         // SAFETY: the caller's promise; the two blocks do not overlap.
         unsafe {
             if class_of_layout(old).is_none() && class_of_layout(new).is_none() {

@@ -5,7 +5,7 @@ use crate::class::class_of_layout;
 use crate::extent::decay::DECAY;
 use crate::extent::fit::Zeroing;
 use crate::extent::survey::survey;
-use crate::facade::count_requested;
+use crate::facade::note_allocated;
 use crate::os::sync::Ordering::Relaxed;
 use crate::pool::fixed::{self, Plan};
 use crate::pool::router::{self, Wanted};
@@ -123,7 +123,7 @@ impl Pool {
             (Some(class), Zeroing::Whole) => slow::allocate_zeroed(class, &wanted),
             (None, _) => large::allocate(&wanted, zeroing),
         };
-        count_requested(block, layout);
+        note_allocated(block, layout);
         block
     }
 

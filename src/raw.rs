@@ -3,7 +3,7 @@
 //! What a block is stands in its descriptor, which follows from the address by arithmetic; only
 //! here an address may be one that was never given out, so it is compared with the regions first.
 
-use crate::arena::{fast, large, life, owner, requested};
+use crate::arena::{fast, large, life, owner, requested, sites};
 use crate::class::class_of_layout;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::large as spans;
@@ -51,10 +51,11 @@ pub fn allocate_zeroed(layout: Layout) -> *mut u8 {
     unsafe { GLOBAL.alloc_zeroed(whole(layout)) }
 }
 
-/// What is counted as asked for: a block that comes back without its layout was asked for whole.
+/// What is counted as asked for, and sampled: a block that comes back without its layout was asked
+/// for whole.
 #[inline]
 fn whole(layout: Layout) -> Layout {
-    if !requested::COUNTED {
+    if !requested::COUNTED && !sites::SAMPLED {
         return layout;
     }
     let size = spans::block_size(layout);
@@ -150,6 +151,7 @@ impl Block {
         unsafe {
             let whole = Layout::from_size_align_unchecked(self.size(), 1);
             requested::freed(self.start, whole);
+            sites::freed(self.start);
             match self.class {
                 Some(class) => fast::deallocate(self.start, class),
                 None => large::deallocate(self.start),
@@ -170,6 +172,29 @@ impl Block {
         {
             return self.start;
         }
+        let sampled = sites::lift(self.start);
+        // SAFETY: the caller's promise.
+        let resized = unsafe { self.move_to(layout) };
+        if sites::SAMPLED {
+            let at = if resized.is_null() {
+                self.start
+            } else {
+                resized
+            };
+            let now = Block::at(at).map_or(wanted, |block| block.size());
+            let of = |size| Layout::from_size_align(size, layout.align()).unwrap_or(layout);
+            sampled.put(at, of(size), of(now));
+        }
+        resized
+    }
+
+    /// The same where it does not stay as it is, and without its sample.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline]
+    unsafe fn move_to(self, layout: Layout) -> *mut u8 {
+        let (size, wanted) = (self.size(), layout.size());
         // SAFETY: the caller's promise; the two blocks do not overlap.
         unsafe {
             if self.class.is_none() && class_of_layout(layout).is_none() {

@@ -16,6 +16,8 @@ mod registry;
 mod report;
 mod reservation;
 mod scope;
+#[cfg(feature = "sites")]
+mod site;
 pub mod stream;
 mod task;
 mod transfer;
@@ -32,6 +34,8 @@ pub use limit::{Limits, Pressure, PressureEnded};
 pub use report::{ConsumerSnapshot, Consumers, Report, consumers, report};
 pub use reservation::Reservation;
 pub use scope::{Scope, current};
+#[cfg(feature = "sites")]
+pub use site::{Site, Trace, sites};
 #[cfg(feature = "allocator-api2")]
 pub use task::TaskArena;
 pub use task::{

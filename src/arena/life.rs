@@ -10,7 +10,7 @@ use super::orphans::{Node, Stack};
 use super::owner::MOVING;
 use super::record::PURGE_CALLS;
 use super::slow::publish;
-use super::{Arena, Life};
+use super::{Arena, Life, sites};
 use crate::config;
 use crate::extent::decay::DECAY;
 use crate::os::clock::coarse_millis;
@@ -286,11 +286,13 @@ unsafe extern "C" fn before_fork() {
     START.before_fork();
     MOVING.before_fork();
     DECAY.before_fork();
+    sites::before_fork();
     fixed::before_fork();
 }
 
 fn after_fork(in_child: bool) {
     fixed::after_fork(in_child);
+    sites::after_fork(in_child);
     DECAY.after_fork(in_child);
     MOVING.after_fork(in_child);
     START.after_fork(in_child);

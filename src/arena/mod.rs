@@ -41,6 +41,14 @@ pub(crate) mod requested;
 mod room;
 #[cfg(not(loom))]
 mod scopes;
+#[cfg(all(feature = "sites", not(loom)))]
+pub(crate) mod sites;
+#[cfg(all(not(feature = "sites"), not(loom)))]
+#[path = "sites/off.rs"]
+pub(crate) mod sites;
+#[cfg(loom)]
+#[path = "sites/table.rs"]
+mod sites_table;
 #[cfg(not(loom))]
 pub(crate) mod slow;
 #[cfg(not(loom))]

@@ -21,6 +21,8 @@ pub(crate) mod object;
 pub(crate) mod process;
 #[cfg(not(loom))]
 pub(crate) mod thread;
+#[cfg(all(feature = "sites", not(loom)))]
+pub(crate) mod unwind;
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("bursar runs on Linux only: it needs mremap, madvise and futexes as Linux has them");

@@ -2,6 +2,8 @@
 
 use super::shared::{Member, Task};
 use crate::account::consumer::Consumer;
+#[cfg(feature = "sites")]
+use crate::account::site::Site;
 use crate::account::usage::ClassUsage;
 use core::error::Error;
 use core::fmt;
@@ -56,6 +58,9 @@ pub struct Left {
     pub age: Duration,
     /// What it holds, by size class.
     pub classes: Vec<ClassUsage>,
+    /// Where that was allocated, as far as it was sampled. Feature `sites`.
+    #[cfg(feature = "sites")]
+    pub sites: Vec<Site>,
 }
 
 /// A reservation that had not been given back at the end of its task.
@@ -174,6 +179,8 @@ impl Left {
             live_blocks: usage.live_blocks,
             age: member.began.elapsed(),
             classes: member.consumer.classes().filter(holds).collect(),
+            #[cfg(feature = "sites")]
+            sites: member.consumer.sites(),
         })
     }
 }
@@ -198,6 +205,10 @@ impl fmt::Display for EndReport {
                 };
                 let (blocks, bytes) = (class.live_blocks, class.live_bytes);
                 writeln!(f, "    {size}: {blocks} blocks, {bytes} bytes")?;
+            }
+            #[cfg(feature = "sites")]
+            for site in &left.sites {
+                write!(f, "    {site}")?;
             }
         }
         for left in &self.reservations {
