@@ -59,6 +59,9 @@ extern crate std;
 #[cfg(all(feature = "accounts", not(loom)))]
 mod account;
 #[cfg(loom)]
+#[path = "account/declared.rs"]
+mod declared;
+#[cfg(loom)]
 #[path = "account/presence.rs"]
 mod presence;
 #[cfg(loom)]

@@ -178,9 +178,16 @@ impl Consumer {
         self.0.next_reservation()
     }
 
-    /// Changes what its reservations have declared.
-    pub(super) fn book_reserved(&self, delta: i64) {
-        self.0.book_reserved(delta);
+    /// Declares bytes.
+    #[inline]
+    pub(super) fn raise_declared(&self, bytes: u64) {
+        self.0.raise_declared(bytes);
+    }
+
+    /// Takes back what was declared.
+    #[inline]
+    pub(super) fn lower_declared(&self, bytes: u64) {
+        self.0.lower_declared(bytes);
     }
 
     /// An account of its own inside this one, for what one reservation allocates.

@@ -7,6 +7,7 @@
 mod budget;
 mod columns;
 mod consumer;
+mod declared;
 mod epoch;
 mod future;
 mod limit;

@@ -1,5 +1,6 @@
 //! One account: what is known of a consumer, or of what one of its reservations allocates.
 
+use super::declared::Declared;
 use super::epoch;
 use super::limit::Watch;
 use super::presence::Presence;
@@ -28,15 +29,6 @@ pub(super) enum Kind {
     },
     /// bursar's own, for what this layer allocates.
     Internal,
-}
-
-/// What reservations and streams have declared. On a cache line of its own: the two ends of a
-/// stream change it for each item, and read the rest of the account meanwhile.
-#[derive(Default)]
-#[repr(align(64))]
-struct Declared {
-    bytes: AtomicU64,
-    peak: AtomicU64,
 }
 
 /// An account.
@@ -278,23 +270,22 @@ impl Account {
         self.next_reservation.fetch_add(1, Relaxed)
     }
 
-    /// Changes what reservations have declared.
-    pub(super) fn book_reserved(&self, delta: i64) {
-        let declared = &self.declared;
-        let before = declared.bytes.fetch_add(delta as u64, Relaxed);
-        let after = before.wrapping_add(delta as u64);
-        // A peak is rare, and the exchange costs as much as the addition.
-        if delta > 0 && after > declared.peak.load(Relaxed) {
-            declared.peak.fetch_max(after, Relaxed);
-        }
+    /// Declares bytes.
+    #[inline]
+    pub(super) fn raise_declared(&self, bytes: u64) {
+        self.declared.raise(bytes);
     }
 
-    /// What reservations have declared, and the most they had.
+    /// Takes back what was declared.
+    #[inline]
+    pub(super) fn lower_declared(&self, bytes: u64) {
+        self.declared.lower(bytes);
+    }
+
+    /// What reservations and streams have declared, and the most they had.
     pub(super) fn reserved(&self) -> (u64, u64) {
-        (
-            self.declared.bytes.load(Relaxed),
-            self.declared.peak.load(Relaxed),
-        )
+        let now = self.declared.read();
+        (now, self.declared.peak().max(now))
     }
 
     /// First half of the counts, for who reads several accounts: of all of them first.

@@ -300,7 +300,7 @@ impl Reservation {
 
     fn note_raised(&self, size: u64, by: u64) {
         self.peak.fetch_max(size, Relaxed);
-        self.consumer().book_reserved(by as i64);
+        self.consumer().raise_declared(by);
     }
 
     /// Takes `bytes` from the size, and returns what is left.
@@ -323,7 +323,7 @@ impl Reservation {
     /// Tells the consumer and the budget of `bytes` that were taken from the size.
     fn give_back(&self, bytes: u64) {
         if bytes > 0 {
-            self.consumer().book_reserved(-(bytes as i64));
+            self.consumer().lower_declared(bytes);
             self.tell_of_less(bytes);
         }
     }
@@ -367,7 +367,7 @@ impl Reservation {
                 if target >= size {
                     self.note_raised(target, missing);
                 } else {
-                    self.consumer().book_reserved(-((size - target) as i64));
+                    self.consumer().lower_declared(size - target);
                 }
                 // What was admitted covers what was missing.
                 in_hand.bytes = in_hand.bytes + size - target;

@@ -209,14 +209,14 @@ impl Bins {
             .store(counted.sum::<u32>() >= MANY, Relaxed);
     }
 
-    /// Blocks and bytes by one of the counts of each class.
+    /// Blocks and bytes by one of the counts of each class, or by what comes of both.
     #[inline(always)]
     fn sum(&self, count: impl Fn(&Bin) -> u64) -> (u64, u64) {
         let (mut blocks, mut bytes) = (0, 0);
         let mut add = |bin: &Bin, size: u32| {
             let more = count(bin);
-            blocks += more;
-            bytes += more * u64::from(size);
+            blocks = u64::wrapping_add(blocks, more);
+            bytes = u64::wrapping_add(bytes, more.wrapping_mul(u64::from(size)));
         };
         if self.counts_many.load(Relaxed) {
             // To find out which the others are takes longer than to look at them.
@@ -538,9 +538,8 @@ impl Bins {
 
     /// Bytes allocated through these bins less those freed. Exact on the thread that has them.
     pub(super) fn balance(&self) -> i64 {
-        let (_, allocated) = self.sum(|bin| bin.allocated.get());
-        let (_, freed) = self.sum(|bin| bin.freed.get());
-        allocated as i64 - freed as i64
+        let (_, bytes) = self.sum(|bin| bin.live() as u64);
+        bytes as i64
     }
 
     /// Adds what was allocated through these bins.

@@ -72,6 +72,7 @@ impl Charge {
         }
     }
 
+    #[inline]
     pub(super) fn enter(&self) -> Scope {
         match &self.0 {
             Kind::Books(consumer) => consumer.enter(),
@@ -80,6 +81,7 @@ impl Charge {
     }
 
     /// Whose blocks are those that are allocated in the scope.
+    #[inline]
     pub(super) fn owner(&self) -> OwnerTag {
         match &self.0 {
             Kind::Books(consumer) => consumer.account().tag(),
@@ -88,11 +90,12 @@ impl Charge {
     }
 
     /// Declares bytes that are there. A safe point of the consumer.
+    #[inline]
     pub(super) fn raise(&self, bytes: u64) {
         if bytes != 0 {
             match &self.0 {
                 Kind::Books(consumer) => {
-                    consumer.book_reserved(bytes as i64);
+                    consumer.raise_declared(bytes);
                     consumer.safe_point();
                 }
                 Kind::Reservation(reservation) => reservation.grow(bytes),
@@ -101,16 +104,12 @@ impl Charge {
     }
 
     /// Takes back what was declared.
+    #[inline]
     pub(super) fn lower(&self, bytes: u64) {
         if bytes != 0 {
             match &self.0 {
-                Kind::Books(consumer) => consumer.book_reserved(-(bytes as i64)),
-                // One that its other holder has shrunk meanwhile has nothing more to give back.
-                Kind::Reservation(reservation) => {
-                    if reservation.try_shrink(bytes).is_err() {
-                        reservation.free();
-                    }
-                }
+                Kind::Books(consumer) => consumer.lower_declared(bytes),
+                Kind::Reservation(reservation) => give_back(reservation, bytes),
             }
         }
     }
@@ -127,5 +126,13 @@ impl Charge {
     pub(super) fn weigh_item<T>(self: &Arc<Self>, make: impl FnOnce() -> T) -> Item<T> {
         let (value, bytes) = self.weigh(make);
         Item::new(Arc::clone(self), value, bytes)
+    }
+}
+
+/// One that its other holder has shrunk meanwhile has nothing more to give back.
+#[inline(never)]
+fn give_back(reservation: &Reservation, bytes: u64) {
+    if reservation.try_shrink(bytes).is_err() {
+        reservation.free();
     }
 }

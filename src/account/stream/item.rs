@@ -26,9 +26,19 @@ struct Held {
     /// Whose its blocks are, and how much of them, as far as that is known.
     owner: OwnerTag,
     real: u64,
-    moved: Result<u64, TransferError>,
+    /// Whether `real` are the bytes that changed hands when it was handed over last.
+    moved: Moved,
     /// The value was taken out.
     is_empty: bool,
+}
+
+/// How the last hand-over of an item's blocks went.
+#[derive(Clone, Copy)]
+enum Moved {
+    /// They were not to be handed over.
+    Not,
+    All,
+    Failed(TransferError),
 }
 
 /// An item in a queue, which is charged to the queue's producer.
@@ -71,7 +81,11 @@ impl<T> Item<T> {
     /// # Errors
     /// Why its blocks, or some of them, stayed the producer's.
     pub fn moved_bytes(&self) -> Result<u64, TransferError> {
-        self.held.moved
+        match self.held.moved {
+            Moved::Not => Ok(0),
+            Moved::All => Ok(self.held.real),
+            Moved::Failed(error) => Err(error),
+        }
     }
 
     /// The value. What was declared for it ends here.
@@ -112,6 +126,7 @@ impl<T> Item<T> {
 
 impl<T> Parcel<T> {
     /// Of a value that `bytes` are declared for from now on.
+    #[inline]
     fn declare(charge: &Charge, value: T, bytes: u64) -> (u64, Parcel<T>) {
         // Books count in signed numbers.
         let real = bytes.min(i64::MAX as u64);
@@ -134,6 +149,7 @@ impl<T> Parcel<T> {
     }
 
     /// As an item of who is charged for it already.
+    #[inline(always)]
     pub(super) fn into_item(self, bytes: u64, charge: Arc<Charge>) -> Item<T> {
         Item {
             value: self.value,
@@ -142,14 +158,14 @@ impl<T> Parcel<T> {
                 charge,
                 owner: self.owner,
                 real: self.real,
-                moved: Ok(0),
+                moved: Moved::Not,
                 is_empty: false,
             },
         }
     }
 
     /// Out of its queue, to who gets it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn hand_over(self, bytes: u64, from: &Arc<Charge>, to: &Recipient<T>) -> Item<T> {
         if !Arc::ptr_eq(from, &to.charge) {
             from.lower(bytes);
@@ -167,18 +183,22 @@ impl<T> Parcel<T> {
 impl Held {
     /// Its blocks were handed over to who is charged.
     fn note_moved(&mut self, moved: Result<u64, TransferError>) {
-        self.moved = moved;
-        if let Ok(bytes) = moved {
-            meter::gone(self.owner, bytes);
-            // A reservation's blocks are handed over to its consumer.
-            self.owner = self.charge.consumer().account().tag();
-            self.real = bytes;
-            meter::made(self.owner, bytes);
-        }
+        self.moved = match moved {
+            Ok(bytes) => {
+                meter::gone(self.owner, bytes);
+                // A reservation's blocks are handed over to its consumer.
+                self.owner = self.charge.consumer().account().tag();
+                self.real = bytes;
+                meter::made(self.owner, bytes);
+                Moved::All
+            }
+            Err(error) => Moved::Failed(error),
+        };
     }
 }
 
 impl Drop for Held {
+    #[inline]
     fn drop(&mut self) {
         if self.is_empty {
             meter::taken_out(self.owner, self.real);

@@ -16,15 +16,19 @@ use core::cell::Cell;
 use core::ptr::null;
 use std::thread_local;
 
-/// Owners that one construction can take values over from. Stages take one item at a time.
-const MOST: usize = 4;
+/// Other owners that one construction can take values over from. Stages take one item at a time.
+const MOST: usize = 3;
 
 /// A measurement, of one construction that may be polled piece by piece on several threads.
 pub(super) struct Meter {
-    watched: [Cell<(OwnerTag, i64)>; MOST],
+    own: Watched,
+    others: [Watched; MOST],
     len: Cell<usize>,
     sum: Cell<i64>,
 }
+
+/// An owner, and what the thread's books said of it when the piece of work began.
+type Watched = Cell<(OwnerTag, i64)>;
 
 thread_local! {
     /// The measurement that is under way on this thread.
@@ -35,21 +39,26 @@ impl Meter {
     /// Of what `owner` allocates.
     pub(super) fn new(owner: OwnerTag) -> Meter {
         Meter {
-            watched: [const { Cell::new((OwnerTag::UNATTRIBUTED, 0)) }; MOST].map(|place| {
-                place.set((owner, 0));
-                place
-            }),
-            len: Cell::new(1),
+            own: Cell::new((owner, 0)),
+            others: [const { Cell::new((OwnerTag::UNATTRIBUTED, 0)) }; MOST],
+            len: Cell::new(0),
             sum: Cell::new(0),
         }
     }
 
-    fn watched(&self) -> &[Cell<(OwnerTag, i64)>] {
-        &self.watched[..self.len.get()]
+    fn others(&self) -> &[Watched] {
+        &self.others[..self.len.get()]
+    }
+
+    fn for_watched(&self, mut visit: impl FnMut(&Watched)) {
+        visit(&self.own);
+        if self.len.get() != 0 {
+            self.others().iter().for_each(visit);
+        }
     }
 
     fn is_watched(&self, owner: OwnerTag) -> bool {
-        self.watched().iter().any(|place| place.get().0 == owner)
+        self.own.get().0 == owner || self.others().iter().any(|place| place.get().0 == owner)
     }
 
     /// Measures a piece of work, in `scope` of the owner.
@@ -58,19 +67,19 @@ impl Meter {
         impl Drop for Running<'_> {
             fn drop(&mut self) {
                 OPEN.set(self.1);
-                let change = |place: &Cell<(OwnerTag, i64)>| {
+                self.0.for_watched(|place| {
                     let (owner, before) = place.get();
-                    balance_here(owner) - before
-                };
-                self.0.add(self.0.watched().iter().map(change).sum());
+                    self.0.add(balance_here(owner) - before);
+                });
             }
         }
-        for place in self.watched() {
+        // First in and last out, so that the owner's books are at hand for both looks.
+        let _scope = enter();
+        self.for_watched(|place| {
             let owner = place.get().0;
             place.set((owner, balance_here(owner)));
-        }
+        });
         let _running = Running(self, OPEN.replace(self));
-        let _scope = enter();
         work()
     }
 
@@ -119,7 +128,7 @@ pub(super) fn taken_out(owner: OwnerTag, bytes: u64) {
     with_open(|meter| {
         let len = meter.len.get();
         if !meter.is_watched(owner) && len < MOST && bytes != 0 {
-            meter.watched[len].set((owner, balance_here(owner)));
+            meter.others[len].set((owner, balance_here(owner)));
             meter.len.set(len + 1);
         }
     });

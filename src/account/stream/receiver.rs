@@ -192,6 +192,18 @@ impl<T> Receiver<T> {
     /// What there is now in the queue.
     #[inline]
     fn look(&mut self) -> Option<Received<T>> {
+        let Source::Queue { taker, from } = &mut self.source else {
+            return None;
+        };
+        if let Some((bytes, parcel)) = taker.pop() {
+            return Some(Some(Ok(parcel.hand_over(bytes, from, &self.recipient))));
+        }
+        self.look_for_end()
+    }
+
+    /// The same where there is no item.
+    #[cold]
+    fn look_for_end(&mut self) -> Option<Received<T>> {
         let Source::Queue { taker, .. } = &mut self.source else {
             return None;
         };
@@ -233,7 +245,6 @@ impl<T> Receiver<T> {
         }
     }
 
-    #[inline]
     fn received(&mut self, taken: Taken<Parcel<T>, End>) -> Received<T> {
         match (taken, &self.source) {
             (Taken::Item(bytes, parcel), Source::Queue { from, .. }) => {

@@ -293,7 +293,7 @@ impl<T, E> Sender<T, E> {
 impl<T, E> Taker<T, E> {
     /// The next item if there is one.
     #[inline]
-    fn pop(&mut self) -> Option<(u64, T)> {
+    pub(crate) fn pop(&mut self) -> Option<(u64, T)> {
         if self.taken == self.seen_sent {
             // Acquire pairs with the Release in `push`: the slots are written.
             self.seen_sent = self.queue.sent.items.load(Acquire);
