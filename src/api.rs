@@ -17,6 +17,10 @@ pub use crate::pool::{PoolSpec, PoolSpecError, PoolSpecMessage, PoolValue};
 pub use crate::pools::PoolAllocator;
 pub use crate::pools::{Pool, PoolBuilder, PoolStats, Pools, pools};
 pub use crate::stats::{ArenaStats, ClassStats, Stats};
+#[cfg(feature = "accounts")]
+pub use crate::task_pool::TaskPool;
+#[cfg(all(feature = "accounts", feature = "allocator-api2"))]
+pub use crate::task_pool::TaskPoolAllocator;
 
 pub use crate::units::OwnerTag;
 

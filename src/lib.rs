@@ -34,7 +34,7 @@
 //!
 //! | layer | what it owns |
 //! |---|---|
-//! | `facade`, `raw`, `pools`, `stats`, `check` | the `GlobalAlloc` type, blocks by address alone, handles to pools, snapshots, verification |
+//! | `facade`, `raw`, `pools`, `task_pool`, `stats`, `check` | the `GlobalAlloc` type, blocks by address alone, handles to pools, snapshots, verification |
 //! | `mbuf` | message buffers that processes share; apart from the heap |
 //! | `account` | consumers, scopes, reservations, budgets, reports, streams |
 //! | `arena` | one a thread: bins, the fast paths, books by owner, adoption at thread exit |
@@ -94,6 +94,8 @@ mod pools;
 pub mod raw;
 #[cfg(not(loom))]
 mod stats;
+#[cfg(all(feature = "accounts", not(loom)))]
+mod task_pool;
 mod units;
 
 #[cfg(not(loom))]

@@ -57,6 +57,33 @@ fn an_item_weighs_what_its_making_left_live() {
 }
 
 #[test]
+fn what_is_freed_again_does_not_weigh_in_runs_of_its_own_either() {
+    let [scan] = consumers();
+    let (producer, _receiver) = bounded(&scan, bounds(4, 1 << 30));
+    let item = producer.weigh(|| {
+        // More than mixed runs serve.
+        let scratch: Vec<_> = (0..5000_u64).map(|n| Box::new([n; 8])).collect();
+        let last = Box::new(*scratch[4999]);
+        drop(scratch);
+        last
+    });
+    assert_eq!(item.bytes(), boxes::<[u64; 8]>(1)[1]);
+    assert_eq!(held(&scan), boxes::<[u64; 8]>(1));
+    let mut item = item;
+    let again = producer.weigh(|| {
+        *item = Box::new([1; 8]);
+        (0..3000_u64)
+            .map(|n| Box::new([n; 8]))
+            .collect::<Vec<_>>()
+            .pop()
+            .expect("they were made")
+    });
+    assert_eq!(again.bytes(), boxes::<[u64; 8]>(1)[1]);
+    drop((item, again));
+    assert_eq!((held(&scan), declared(&scan)), ([0, 0], 0));
+}
+
+#[test]
 fn what_others_hold_or_free_does_not_weigh() {
     let [scan, other] = consumers();
     let (producer, _receiver) = bounded(&scan, bounds(4, 1 << 30));

@@ -692,3 +692,46 @@ fn a_task_with_a_pool_of_its_own_leaves_nothing_elsewhere() {
     drop((kept, rows));
     assert!(task.end().unwrap().is_clean());
 }
+
+#[test]
+fn a_pool_that_a_task_owns_serves_it_and_ends_with_it() {
+    let task = MemoryManager::builder("pooled")
+        .patience(Duration::ZERO)
+        .begin();
+    let pool = task.pool(8 << 20).unwrap();
+    let (bound, free) = (task.consumer("bound"), task.consumer("free"));
+    pool.bind(&bound);
+    let elsewhere = free.run(block::<300_000>);
+    assert_eq!(pool.stats().used_bytes, 0);
+    let kept = bound.run(block::<300_000>);
+    assert!(pool.stats().used_bytes >= 300_000, "{}", pool.stats());
+    let mut rows = allocator_api2::vec::Vec::new_in(pool.allocator());
+    rows.extend(0..100_000_u64);
+    assert!(pool.stats().used_bytes >= 1_100_000, "{}", pool.stats());
+    assert!(
+        rows.try_reserve(1 << 20).is_err(),
+        "no other pool serves it"
+    );
+    drop((rows, elsewhere, bound, free));
+    assert!(pool.stats().used_bytes < 1_100_000, "{}", pool.stats());
+    let (id, size) = (pool.id(), pool.stats().size);
+    assert_eq!(size, 8 << 20);
+    // A forgotten handle does not keep it.
+    std::mem::forget(pool);
+    let is_there = || bursar::pools().any(|pool| pool.id == id);
+    let report = task.end().unwrap();
+    assert_eq!(report.left.len(), 1, "{report}");
+    assert!(is_there(), "a block in it is alive");
+    drop(kept);
+    bursar::purge();
+    assert!(!is_there());
+}
+
+#[test]
+fn a_pool_that_cannot_be_had_is_an_error_and_the_task_goes_on() {
+    let task = MemoryManager::begin("pooled");
+    assert!(task.pool(1).is_err());
+    assert!(task.pool(u64::MAX).is_err());
+    drop(task.pool(1 << 20).unwrap());
+    assert!(task.end().unwrap().is_clean());
+}

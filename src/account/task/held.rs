@@ -8,6 +8,7 @@ use crate::account::limit::Limits;
 use crate::account::reservation::Reservation;
 use crate::account::scope::Scope;
 use crate::account::usage::{ClassUsage, Usage};
+use crate::units::OwnerTag;
 use core::fmt;
 use core::marker::PhantomData;
 use std::string::String;
@@ -44,6 +45,11 @@ impl<'task> TaskConsumer<'task> {
     /// Its name.
     pub fn name(&self) -> &str {
         self.consumer.name()
+    }
+
+    /// What the layers below know it by.
+    pub(crate) fn owner_tag(&self) -> OwnerTag {
+        self.consumer.owner_tag()
     }
 
     /// A consumer below it.
