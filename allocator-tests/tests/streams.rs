@@ -71,7 +71,7 @@ fn what_is_freed_again_does_not_weigh_in_runs_of_its_own_either() {
     assert_eq!(held(&scan), boxes::<[u64; 8]>(1));
     let mut item = item;
     let again = producer.weigh(|| {
-        *item = Box::new([1; 8]);
+        drop(std::mem::replace(&mut *item, Box::new([1; 8])));
         (0..3000_u64)
             .map(|n| Box::new([n; 8]))
             .collect::<Vec<_>>()
@@ -472,6 +472,23 @@ fn a_value_that_is_passed_on_keeps_its_weight() {
             );
         }
         assert_eq!((declared(&scan), declared(&edit)), (0, 0));
+    }
+}
+
+#[test]
+fn a_value_that_is_taken_out_and_freed_takes_nothing_off() {
+    let [scan, edit] = consumers();
+    let rows = pull(&scan, (0..4).map(|n| vec![n as u8; 1000 << n]));
+    let lengths = rows.map(&edit, |row| {
+        let row = row.into_inner();
+        let length = Box::new(row.len() as u64);
+        drop(row);
+        length
+    });
+    for length in lengths {
+        let length = length.expect("no error");
+        assert_eq!(length.bytes(), boxes::<u64>(1)[1]);
+        assert_eq!(held(&edit), boxes::<u64>(1));
     }
 }
 
