@@ -27,8 +27,8 @@
 //! Features: `accounts` (default) is consumers and all that belongs to them; `mbuf` (default) is
 //! message buffers in memory that processes share; `stream` adds what there is for
 //! `futures::Stream`, `serde` makes snapshots and reports serialisable, `requested` counts the bytes
-//! that were asked for, `sites` samples where memory was allocated, `allocator-api2` lets containers live in a pool, `check` verifies every
-//! structure, `fault-injection` makes system calls fail.
+//! that were asked for, `sites` samples where memory was allocated, `allocator-api2` lets containers
+//! live in a pool, `check` verifies every structure, `fault-injection` makes system calls fail.
 //!
 //! The layers, each of which uses only those below it:
 //!
