@@ -83,15 +83,8 @@ impl Ledgers {
         (ledger.tag() == tag).then_some(ledger)
     }
 
-    /// The ledger of `tag`, made if need be. `None` if there is no memory.
-    #[inline(always)]
-    pub(crate) fn find_or_add(&self, tag: OwnerTag) -> Option<&'static Ledger> {
-        self.find(tag).or_else(|| self.add(tag))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn add(&self, tag: OwnerTag) -> Option<&'static Ledger> {
+    /// The ledger of `tag`, which has none here so far. `None` if there is no memory.
+    pub(super) fn add(&self, tag: OwnerTag) -> Option<&'static Ledger> {
         let owner = Owner::find_or_make(tag)?;
         let ledger = &self.leaf(tag)?.ledgers[place(tag).1];
         ledger.tag.store(tag.0, Relaxed);

@@ -62,11 +62,19 @@ fn enter_first(tag: OwnerTag) -> Entered {
 /// Leaves a scope. If it was the innermost, the one around it that was not left yet goes on.
 #[inline(always)]
 pub(crate) fn leave(entered: Entered) {
-    if let Some(arena) = life::own()
-        && entered.0 != Entered::NONE.0
-    {
-        let now = arena.scopes.leave(entered.0);
-        arena.set_current(now.unwrap_or(arena.base_ledger()));
+    if let Some(arena) = life::own() {
+        match arena.scopes.pop(entered.0) {
+            Some(around) => arena.set_current(around),
+            None => leave_out_of_order(arena, entered),
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn leave_out_of_order(arena: &'static Arena, entered: Entered) {
+    if entered.0 != Entered::NONE.0 {
+        arena.set_current(arena.scopes.leave(entered.0));
     }
 }
 

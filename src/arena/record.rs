@@ -147,6 +147,7 @@ impl Arena {
         }
         self.base_ledger.set_bins(&self.base);
         self.current.set(&self.base_ledger);
+        self.scopes.begin(&self.base_ledger);
     }
 
     pub(crate) fn life(&self) -> Life {
@@ -254,10 +255,16 @@ impl Arena {
     /// The book of `tag`, made if need be.
     #[inline(always)]
     pub(super) fn ledger(&self, tag: OwnerTag) -> Option<&'static Ledger> {
-        if tag == OwnerTag::UNATTRIBUTED {
-            Some(self.base_ledger())
-        } else {
-            self.ledgers.find_or_add(tag)
+        self.ledgers.find(tag).or_else(|| self.ledger_slowly(tag))
+    }
+
+    /// The same where it is none of the ledgers that were made so far.
+    #[cold]
+    #[inline(never)]
+    fn ledger_slowly(&self, tag: OwnerTag) -> Option<&'static Ledger> {
+        match tag {
+            OwnerTag::UNATTRIBUTED => Some(self.base_ledger()),
+            _ => self.ledgers.add(tag),
         }
     }
 

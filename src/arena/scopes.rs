@@ -10,8 +10,13 @@ use core::ptr::{NonNull, null};
 type Entry = Cell<*const Ledger>;
 
 /// The stack. Only for the thread that has the arena.
+///
+/// ```text
+/// entry 0          the book of what no consumer claimed: outside of all scopes
+/// entry depth - 1  the innermost scope; no gap
+/// ```
 pub(crate) struct Scopes {
-    /// The entries: none at first, then `few`, then a record of their own.
+    /// The entries: `few`, then a record of their own.
     entries: Cell<*const Entry>,
     capacity: Cell<u32>,
     depth: Cell<u32>,
@@ -29,6 +34,14 @@ impl Scopes {
             depth: Cell::new(0),
             few: [const { Cell::new(null()) }; FEW],
         }
+    }
+
+    /// Makes the stack ready, with the ledger of who is in no scope.
+    pub(super) fn begin(&'static self, outside: &'static Ledger) {
+        self.entries.set(self.few.as_ptr());
+        self.capacity.set(FEW as u32);
+        self.few[0].set(outside);
+        self.depth.set(1);
     }
 
     #[inline(always)]
@@ -51,53 +64,53 @@ impl Scopes {
         Some(index)
     }
 
-    /// Leaves the scope at a place. The ledger of the scope that the thread is in now.
+    /// Leaves the scope at a place, if it is the innermost and there is no gap under it. The ledger
+    /// of the scope that the thread is in then; `None`, with nothing changed, otherwise.
     #[inline(always)]
-    pub(crate) fn leave(&self, index: u32) -> Option<&'static Ledger> {
+    pub(crate) fn pop(&self, index: u32) -> Option<&'static Ledger> {
+        if index.wrapping_add(1) != self.depth.get() {
+            return None;
+        }
+        // SAFETY: ledgers are never given up. A scope's place is above that of no scope.
+        let around = unsafe { self.entry(index - 1).get().as_ref()? };
+        // SAFETY: a scope that was not left is no gap.
+        unsafe { &*self.entry(index).get() }.leave();
+        self.depth.set(index);
+        Some(around)
+    }
+
+    /// Leaves the scope at a place, wherever that is. The ledger of the scope that the thread is in
+    /// then; gaps on top of it are given up.
+    pub(crate) fn leave(&self, index: u32) -> &'static Ledger {
         // SAFETY: ledgers are never given up.
         if let Some(left) = unsafe { self.entry(index).replace(null()).as_ref() } {
             left.leave();
         }
-        if index + 1 == self.depth.get() {
-            self.depth.set(index);
-        }
-        self.innermost()
-    }
-
-    /// The ledger of the innermost scope; gaps on top of it are given up.
-    #[inline(always)]
-    fn innermost(&self) -> Option<&'static Ledger> {
-        while self.depth.get() != 0 {
+        loop {
             let last = self.depth.get() - 1;
-            // SAFETY: ledgers are never given up.
+            // SAFETY: as above; the first entry is no gap.
             if let Some(ledger) = unsafe { self.entry(last).get().as_ref() } {
-                return Some(ledger);
+                return ledger;
             }
             self.depth.set(last);
         }
-        None
     }
 
     /// Leaves all scopes: their thread has ended, or has vanished in a fork.
     pub(crate) fn clear(&self) {
-        for index in 0..self.depth.get() {
+        for index in 1..self.depth.get() {
             // SAFETY: ledgers are never given up.
             if let Some(left) = unsafe { self.entry(index).replace(null()).as_ref() } {
                 left.leave();
             }
         }
-        self.depth.set(0);
+        self.depth.set(1);
     }
 
     #[cold]
     #[inline(never)]
     fn grow(&self) -> Option<()> {
         let old = self.capacity.get();
-        if old == 0 {
-            self.entries.set(self.few.as_ptr());
-            self.capacity.set(FEW as u32);
-            return Some(());
-        }
         let bytes = |capacity: u32| capacity as usize * size_of::<Entry>();
         let many = metadata::allocate(bytes(old * 4))?.cast::<Entry>().as_ptr();
         for index in 0..old * 4 {
