@@ -45,6 +45,8 @@ pub(crate) struct Run {
     pub(super) dense: Cell<i32>,
     /// Slots that there are: fewer than those of the class where the pool has no room for more.
     pub(super) slots: Cell<u32>,
+    /// Units that hold them.
+    units: Cell<u32>,
     /// Slots that are available.
     pub(super) available: Cell<u32>,
     /// Waiting slots that are not available any more: their units were purged in the queue.
@@ -105,6 +107,7 @@ pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
     side: AtomicPtr::new(null_mut()),
     dense: Cell::new(0),
     slots: Cell::new(0),
+    units: Cell::new(0),
     available: Cell::new(0),
     withdrawn: Cell::new(0),
     seen: Cell::new(0),
@@ -190,6 +193,11 @@ impl Run {
         this.notified_next.store(null_mut(), Relaxed);
         this.side.store(null_mut(), Relaxed);
         this.slots.set(slots);
+        this.units.set(if this.unit_is_slot() {
+            slots
+        } else {
+            (slots as usize * size).div_ceil(page_size()) as u32
+        });
         this.available.set(0);
         this.withdrawn.set(0);
         this.watch();
@@ -244,11 +252,7 @@ impl Run {
 
     /// Units that hold slots.
     pub(super) fn units(&self) -> u32 {
-        if self.unit_is_slot() {
-            self.slots()
-        } else {
-            (self.slots() as usize * self.row().size as usize).div_ceil(page_size()) as u32
-        }
+        self.units.get()
     }
 
     /// The run's size class.
