@@ -258,8 +258,26 @@ impl Owner {
         own.map(|(owner, _, _)| owner)
     }
 
+    /// Whether its bytes count for no other owner.
+    #[inline(always)]
+    fn is_alone(&self) -> bool {
+        self.above.load(Relaxed).is_null()
+    }
+
     /// Raises the bound. With `fallible`, only if no hard limit from here upwards is passed.
     pub(super) fn charge(&self, bytes: u64, fallible: bool) -> Result<(), AllocFailure> {
+        if fallible || !self.is_alone() {
+            return self.charge_all(bytes, fallible);
+        }
+        // SeqCst: see there.
+        let bound = self.bound.fetch_add(bytes, SeqCst) + bytes;
+        raise(&self.tree_peak, bound + self.below.load(SeqCst));
+        raise(&self.peak, bound);
+        Ok(())
+    }
+
+    /// The same for all owners upwards.
+    fn charge_all(&self, bytes: u64, fallible: bool) -> Result<(), AllocFailure> {
         for (owner, count, _) in self.bounds() {
             // SeqCst: of two threads that raise both counts of an owner, the later one sees the sum.
             count.fetch_add(bytes, SeqCst);
@@ -287,7 +305,17 @@ impl Owner {
     }
 
     /// Lowers the bound.
+    #[inline(always)]
     pub(super) fn uncharge(&self, bytes: u64) {
+        if self.is_alone() {
+            self.bound.fetch_sub(bytes, Relaxed);
+        } else {
+            self.uncharge_all(bytes);
+        }
+    }
+
+    #[inline(never)]
+    fn uncharge_all(&self, bytes: u64) {
         for (_, count, _) in self.bounds() {
             count.fetch_sub(bytes, Relaxed);
         }
