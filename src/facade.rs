@@ -1,6 +1,8 @@
 //! The allocator as programs install it: `GlobalAlloc` over arenas and large blocks.
 
-use crate::arena::{fast, large, owner, requested, sites, slow};
+use crate::arena::bins::Bin;
+use crate::arena::slow::{self, Few};
+use crate::arena::{fast, large, owner, requested, sites};
 use crate::class::{LOOKUP_MAX, class_of_layout};
 use crate::config::{self, Settings};
 use crate::extent::fit::Zeroing;
@@ -171,22 +173,27 @@ impl Bursar {
     /// A block that the fast path does not have. Pools are chosen by what was asked for.
     #[cold]
     #[inline(never)]
-    fn refill(&self, layout: Layout) -> *mut u8 {
-        let Some(class) = class_of_layout(layout) else {
-            return self.large(layout, Zeroing::None);
-        };
-        if let Some(block) = slow::allocate_few(class) {
-            return block;
+    fn refill(&self, layout: Layout, bin: *const Bin) -> *mut u8 {
+        let class = fast::class_of_bin(bin);
+        match slow::allocate_few(class) {
+            Few::Taken(block) => block,
+            Few::Uncharged => self.refill_charged(class, layout),
+            Few::Elsewhere => self.refill_slowly(class, layout),
         }
-        self.refill_slowly(class, layout)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill_charged(&self, class: ClassIndex, layout: Layout) -> *mut u8 {
+        match slow::allocate_few_charged(class) {
+            Some(block) => block,
+            None => self.refill_slowly(class, layout),
+        }
     }
 
     #[cold]
     #[inline(never)]
     fn refill_slowly(&self, class: ClassIndex, layout: Layout) -> *mut u8 {
-        if let Some(block) = slow::allocate_few_charged(class) {
-            return block;
-        }
         self.offer();
         let wanted = Wanted::new(layout);
         slow::allocate(class, &wanted)
@@ -226,8 +233,8 @@ unsafe impl GlobalAlloc for Bursar {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = match class_of_layout(layout) {
-            Some(class) => fast::allocate(class, |_| self.refill(layout)),
-            None => self.refill(layout),
+            Some(class) => fast::allocate(class, |bin| self.refill(layout, bin)),
+            None => self.large(layout, Zeroing::None),
         };
         note_allocated(block, layout);
         block
@@ -251,7 +258,7 @@ unsafe impl GlobalAlloc for Bursar {
         let size = layout.size();
         let block = match class_of_layout(layout) {
             Some(class) if size <= CLEAR_HERE_MAX => {
-                let block = fast::allocate(class, |_| self.refill(layout));
+                let block = fast::allocate(class, |bin| self.refill(layout, bin));
                 if !block.is_null() {
                     // SAFETY: a new block of at least `size` bytes.
                     unsafe { block.write_bytes(0, size) };

@@ -3,7 +3,7 @@
 //! Nothing here tests an owner, a flag or a setting. What is not the common case finds an empty
 //! free list or a foreign run, and leaves through one cold call.
 
-use super::bins::{Bins, EMPTY};
+use super::bins::{Bin, Bins, EMPTY};
 use super::slow;
 use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
@@ -15,23 +15,30 @@ thread_word! {
     pub(crate) mod current_bins: *const Bins = &raw const EMPTY;
 }
 
-/// A block of `class`, from the current run or else from `refill`, the slow path.
+/// A block of `class`, from the current run or else from `refill`, the slow path. That is told of the
+/// bin rather than of the class, which would have to be kept: [`class_of_bin`] finds it again.
 #[inline(always)]
-pub(crate) fn allocate(class: ClassIndex, refill: impl FnOnce(ClassIndex) -> *mut u8) -> *mut u8 {
+pub(crate) fn allocate(class: ClassIndex, refill: impl FnOnce(*const Bin) -> *mut u8) -> *mut u8 {
     // SAFETY: the word points to bins, whose current run is never null and theirs to pop from; a
     // slot on its free list holds its link.
     unsafe {
-        let bin = &(*current_bins::get()).bin(class);
+        let bin = (*current_bins::get()).bin(class);
         let run = &*bin.current();
         let slot = run.free.get();
         if slot.is_null() {
-            return refill(class);
+            return refill(core::ptr::from_ref(bin));
         }
         run.free.set((*slot).next);
         run.surplus.set(run.surplus.get() + 1);
         bin.allocated.bump();
         slot.cast()
     }
+}
+
+/// The class of a bin of the current bins.
+#[inline(always)]
+pub(crate) fn class_of_bin(bin: *const Bin) -> ClassIndex {
+    ClassIndex(((bin.addr() - current_bins::get().addr()) / size_of::<Bin>()) as u8)
 }
 
 /// Takes a block back.
@@ -46,14 +53,15 @@ pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
         let run = &*run_of(block, class);
         let bins = current_bins::get();
         if run.owner.load(Relaxed) != bins.addr() {
-            return slow::deallocate(block, class);
+            return slow::deallocate(block, class, run);
         }
         let bin = &(*bins).bin(class);
         let was_empty = run.put_slot(block);
         bin.freed.bump();
         let is_current = core::ptr::eq(bin.current(), run);
-        if was_empty && !is_current && !slow::unpark(&*bins, run) {
-            return;
+        // Calls are the last thing done, so that none of this needs a stack.
+        if was_empty && !is_current {
+            return slow::take_up(run);
         }
         if run.surplus.get() >= 0 {
             bin.set_current(core::ptr::from_ref(run).cast_mut());

@@ -6,6 +6,7 @@
 
 use super::bins::{Bins, empty_bins};
 use super::counter::Counter;
+use super::mixed::FILL_STAY;
 use super::owners::{Owner, STEP};
 use super::room::Room;
 use crate::class::CLASSES;
@@ -14,6 +15,7 @@ use crate::pool::AllocFailure;
 use crate::units::{ClassIndex, OwnerTag};
 use core::cell::Cell;
 use core::ptr::null_mut;
+use static_assertions::const_assert;
 
 /// Counts of blocks and bytes.
 ///
@@ -93,6 +95,10 @@ pub(crate) struct Ledger {
     /// How many blocks of a class may still come from mixed runs. Freed ones for which there is no
     /// count here are counted in bins.
     room: Room,
+    /// The entry to a scope of this owner in which the thread last looked how long it stays there,
+    /// and the blocks that were allocated when it did so first.
+    looked_at: Cell<u16>,
+    blocks_then: Cell<u32>,
     /// Null for what no consumer claimed.
     pub(super) owner: AtomicPtr<Owner>,
     /// The arena's next ledger.
@@ -103,6 +109,9 @@ pub(crate) struct Ledger {
     #[cfg(feature = "requested")]
     requested: [Counter; 2],
 }
+
+// What is asked of many of them in turn shares lines of cache: one more would be a third more.
+const_assert!(cfg!(feature = "requested") || size_of::<Ledger>() == 256);
 
 impl Ledger {
     pub(crate) const fn new(tag: OwnerTag) -> Ledger {
@@ -116,6 +125,8 @@ impl Ledger {
             owner: AtomicPtr::new(null_mut()),
             next_of_owner: AtomicPtr::new(null_mut()),
             slack: Cell::new(0),
+            looked_at: Cell::new(0),
+            blocks_then: Cell::new(0),
             allocated_blocks: Counter::new(),
             allocated_bytes: Counter::new(),
             freed_blocks: Counter::new(),
@@ -188,13 +199,28 @@ impl Ledger {
     }
 
     /// Makes room in the owner's bound for a block outside its own runs.
-    #[cold]
+    #[inline]
     pub(super) fn charge(&self, bytes: usize, fallible: bool) -> Result<(), AllocFailure> {
         let left = self.slack() - bytes as i64;
-        let Some(owner) = self.owner().filter(|_| left < 0) else {
-            self.set_slack(left.max(0));
-            return Ok(());
-        };
+        match self.owner() {
+            Some(owner) if left < 0 => self.charge_owner(owner, left, bytes, fallible),
+            _ => {
+                self.set_slack(left.max(0));
+                Ok(())
+            }
+        }
+    }
+
+    /// The same where the slack would be `left`, which is below zero.
+    #[cold]
+    #[inline(never)]
+    fn charge_owner(
+        &self,
+        owner: &Owner,
+        left: i64,
+        bytes: usize,
+        fallible: bool,
+    ) -> Result<(), AllocFailure> {
         let least = left.unsigned_abs();
         // As much as leaves room for two such blocks to be freed, unless that would be refused.
         let more = least + (2 * STEP - 1).saturating_sub(turns(bytes));
@@ -206,15 +232,40 @@ impl Ledger {
         Ok(())
     }
 
-    /// Makes room in the owner's bound for a block to come, if there is too little. `None` if there
-    /// is enough, or it cannot be had.
-    pub(super) fn charge_ahead(&self, bytes: usize, fallible: bool) -> Option<()> {
-        if self.slack() >= bytes as i64 {
-            return None;
+    /// Takes a block of a class from the slack. False if that leaves it below zero, which is for
+    /// [`return_slack`](Self::return_slack).
+    #[inline(always)]
+    pub(super) fn use_slack(&self, class: ClassIndex) -> bool {
+        let slack = self.slack.get() - class.row().size as i32;
+        self.slack.set(slack);
+        slack >= 0
+    }
+
+    /// Undoes that.
+    pub(super) fn return_slack(&self, class: ClassIndex) {
+        self.set_slack(self.slack() + i64::from(class.row().size));
+    }
+
+    /// Whether the owner has taken so many blocks from mixed runs that it is worth runs of its own,
+    /// since this was first asked in this stay in its scope.
+    pub(super) fn stays_long(&self) -> bool {
+        let entered = self.entered.load(Relaxed);
+        // A block that grows has its owner's ledger in use where nobody is in its scope.
+        if entered == self.left.load(Relaxed) {
+            return false;
         }
-        self.charge(bytes, fallible).ok()?;
-        self.set_slack(self.slack() + bytes as i64);
-        Some(())
+        // Parts of the numbers will do: of two stays taken for one, the second gets such runs early.
+        let (entry, blocks) = (entered as u16, self.allocated_blocks.get() as u32);
+        if self.looked_at.replace(entry) != entry {
+            self.blocks_then.set(blocks);
+        }
+        blocks.wrapping_sub(self.blocks_then.get()) >= FILL_STAY
+    }
+
+    /// Whether a block of a class that is freed fits into the slack.
+    #[inline(always)]
+    pub(super) fn has_slack_for(&self, class: ClassIndex) -> bool {
+        self.slack.get() + (class.row().size as i32) < 2 * STEP as i32
     }
 
     /// A block outside the owner's own runs is freed.
@@ -257,36 +308,33 @@ impl Ledger {
         self.room.is_any(class)
     }
 
-    /// Counts a block of a class that is taken from a mixed run, if the bound and the class have
-    /// room for it. Only while blocks of the class come from mixed runs.
+    /// Whether a block of a class from a mixed run can be counted by
+    /// [`book_at_hand_allocated`](Self::book_at_hand_allocated).
     #[inline(always)]
-    pub(super) fn try_book_few_allocated(&self, class: ClassIndex) -> bool {
-        let size = class.row().size as usize;
-        let room = self.room.at_hand(class);
-        let slack = self.slack.get() - size as i32;
-        let at_hand = room > 0 && slack >= 0;
-        if at_hand {
-            self.slack.set(slack);
-            self.room.set_at_hand(class, room - 1);
-            self.book_allocated(1, size);
-        }
-        at_hand
+    pub(super) fn has_room_at_hand(&self, class: ClassIndex) -> bool {
+        self.room.at_hand(class) > 0
     }
 
-    /// Counts a block of a class in a mixed run as freed, if neither the bound nor the class's
-    /// count need more than an addition.
+    /// Counts a block of a class that is taken from a mixed run, for which there is room. The slack
+    /// has been used.
+    #[inline(always)]
+    pub(super) fn book_at_hand_allocated(&self, class: ClassIndex) {
+        self.room.set_at_hand(class, self.room.at_hand(class) - 1);
+        self.book_allocated(1, class.row().size as usize);
+    }
+
+    /// Counts a block of a class in a mixed run as freed, for which there is
+    /// [slack](Self::has_slack_for). False if the class's count needs more than an addition.
     #[inline(always)]
     pub(super) fn try_book_few_freed(&self, class: ClassIndex) -> bool {
         let size = class.row().size as usize;
-        let slack = self.slack.get() + size as i32;
-        let room = self.room.at_hand(class);
-        let at_hand = slack < 2 * STEP as i32 && room != i8::MAX;
-        if at_hand {
-            self.slack.set(slack);
-            self.room.set_at_hand(class, room + 1);
-            self.book_freed(1, size);
-        }
-        at_hand
+        let Some(room) = self.room.at_hand(class).checked_add(1) else {
+            return false;
+        };
+        self.slack.set(self.slack.get() + size as i32);
+        self.room.set_at_hand(class, room);
+        self.book_freed(1, size);
+        true
     }
 
     /// Counts a block of a class in a mixed run as allocated. False if this ledger has no room for

@@ -3,36 +3,30 @@
 //!
 //! ```text
 //! runs of its own   once it has taken 64 KiB of the class (room.rs) from mixed runs on this thread
-//!                   that it did not free here, or takes FILL_STAY blocks in one stay in its scope
+//!                   that it did not free here, or takes FILL_STAY blocks in one stay in its scope;
+//!                   looked at where its bound is raised, and now and then
 //! mixed runs again  once no run of the class is at hand when the arena looks through its runs
 //! ```
 //! Runs of one's own are what fast paths use. But each costs a page at least, and where many
 //! owners take turns, lines of cache for all that the other owners' runs have used meanwhile. So
 //! they are for those who stay, or fill them.
 
-use super::bins::Bins;
+use super::bins::{Bin, Bins};
 use super::ledger::Ledger;
 use super::record::Arena;
+use super::slow::Few;
 use crate::pool::router::Wanted;
 use crate::pool::{AllocFailure, bound};
-use crate::run::descriptor::{Run, Slot, run_of};
+use crate::run::descriptor::{Run, Slot, empty_run, run_of};
 use crate::units::{ClassIndex, SLICE, SlotIndex};
-use core::ptr::NonNull;
 
 /// Blocks taken in one stay that are worth runs of the owner's own.
-pub(super) const FILL_STAY: i32 = 256;
+pub(super) const FILL_STAY: u32 = 256;
 
-/// The slot of a block of `class`.
+/// The slot of a block of `class`, whose runs have one slice.
 #[inline(always)]
-fn slot_of(run: &Run, block: *mut u8, class: ClassIndex) -> SlotIndex {
-    let row = class.row();
-    let start = if row.slices == 1 {
-        // Runs of one slice are the most, and need not be looked at.
-        block.addr() & !(SLICE - 1)
-    } else {
-        run.head.address()
-    };
-    row.slot_of(block.addr() - start)
+fn slot_of(block: *mut u8, class: ClassIndex) -> SlotIndex {
+    class.row().slot_of(block.addr() & (SLICE - 1))
 }
 
 impl Arena {
@@ -42,54 +36,55 @@ impl Arena {
     /// # Safety
     /// The caller has this arena.
     #[inline(always)]
-    pub(super) unsafe fn take_few(&self, class: ClassIndex) -> Option<NonNull<u8>> {
-        let ledger = self.current();
-        let bin = self.mixed()?.bin(class);
+    pub(super) unsafe fn take_few(&self, class: ClassIndex) -> Few {
         // SAFETY: the current run is in a list of these bins, or the empty run.
-        let run = unsafe { &*bin.current() };
-        let side = run.side()?;
-        if run.free.get().is_null() || class.row().slices != 1 {
-            return None;
-        }
-        if ledger.fills(class)
-            || bound::is_apart(ledger.tag())
-            || !self.stays_on()
-            || !ledger.try_book_few_allocated(class)
+        let run = unsafe { &*self.mixed_bin(class).current() };
+        let ledger = self.current();
+        if run.free.get().is_null()
+            || class.row().slices != 1
+            || ledger.fills(class)
+            || bound::is_any() && bound::is_apart(ledger.tag())
+            || !ledger.has_room_at_hand(class)
         {
-            return None;
+            return Few::Elsewhere;
         }
-        bin.allocated.bump();
-        // SAFETY: the caller's promise; the array is the run's.
-        unsafe {
-            let block = run.take_first()?;
-            let slot = slot_of(run, block.as_ptr(), class);
-            side.as_ref().set_tag(slot, ledger.tag());
-            Some(block)
+        if !ledger.use_slack(class) {
+            return Few::Uncharged;
         }
+        // SAFETY: the caller's promise; the run has a free slot.
+        Few::Taken(unsafe { take_booked(self.mixed_bin(class), run, ledger, class) })
     }
 
-    /// The same, after the owner's bound was raised if that is what it takes.
+    /// The same, after [`take_few`](Self::take_few) found that the owner's bound has to be raised.
+    /// `None` if that is refused, or the owner is to have runs of its own.
     ///
     /// # Safety
     /// As there.
-    pub(super) unsafe fn take_few_charged(&self, class: ClassIndex) -> Option<NonNull<u8>> {
+    #[inline(always)]
+    pub(super) unsafe fn take_few_charged(&self, class: ClassIndex) -> Option<*mut u8> {
         let ledger = self.current();
-        // SAFETY: the current run is in a list of these bins, or the empty run.
-        let run = unsafe { &*self.mixed()?.bin(class).current() };
-        let is_at_hand = !run.free.get().is_null() && class.row().slices == 1;
-        if !is_at_hand || ledger.fills(class) || !ledger.has_room(class) {
+        ledger.return_slack(class);
+        if ledger.stays_long() {
             return None;
         }
-        ledger.charge_ahead(class.row().size as usize, self.is_fallible())?;
-        // SAFETY: the caller's promise.
-        let taken = unsafe { self.take_few(class) };
-        if taken.is_none() {
-            ledger.keep_slack_bounded(0);
+        let size = class.row().size as usize;
+        ledger.charge(size, self.is_fallible()).ok()?;
+        // SAFETY: the caller's promise; all else was at hand.
+        unsafe {
+            let bin = self.mixed_bin(class);
+            Some(take_booked(bin, &*bin.current(), ledger, class))
         }
-        taken
     }
 
-    /// The same, whatever it takes.
+    /// An owner that stays long has no slack: its next block is one that the bound has to be raised
+    /// for, where it gets runs of its own.
+    pub(super) fn look_at_stay(&self) {
+        if self.current().stays_long() {
+            self.current().give_slack_back(0);
+        }
+    }
+
+    /// The same as [`take_few`](Self::take_few), whatever it takes.
     #[cold]
     #[inline(never)]
     pub(super) fn take_mixed(
@@ -99,7 +94,9 @@ impl Arena {
         ledger: &'static Ledger,
     ) -> Result<Slot, AllocFailure> {
         let has_runs = || ledger.bins().is_some_and(|bins| bins.has_runs(class));
-        if !self.stays_on()
+        let size = class.row().size as usize;
+        let is_short = ledger.slack() < size as i64;
+        if is_short && ledger.stays_long()
             || !ledger.has_room(class)
             || bound::is_apart(ledger.tag())
             || has_runs()
@@ -108,7 +105,6 @@ impl Arena {
             bins.set_fills(class, true);
             return self.take_filled(class, wanted, bins);
         }
-        let size = class.row().size as usize;
         let mixed = self.mixed_or_new().ok_or(AllocFailure::Metadata)?;
         ledger.charge(size, self.is_fallible())?;
         // SAFETY: the caller has this arena.
@@ -143,46 +139,54 @@ impl Arena {
             let run = &*run_of(block, class);
             let Some(side) = run.install_side(true) else {
                 run.put_slot(block);
+                // The current run has an array.
+                mixed.bin(class).set_current(empty_run());
                 return Err(AllocFailure::Metadata);
             };
+            if class.row().slices != 1 {
+                run.take_long_way();
+            }
             side.as_ref()
-                .set_tag(slot_of(run, block, class), ledger.tag());
+                .set_tag(run.slot_of(block.addr()), ledger.tag());
         }
         Ok(slot)
-    }
-
-    /// Counts a block of a mixed run of this arena as freed, if everything is at hand. False, with
-    /// nothing changed, otherwise.
-    ///
-    /// # Safety
-    /// The caller has this arena; the block is of that class and alive, its run a mixed one of the
-    /// arena's.
-    #[inline(always)]
-    pub(super) unsafe fn book_few_freed(
-        &self,
-        run: &Run,
-        block: *mut u8,
-        class: ClassIndex,
-    ) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { self.ledger_of(run, block, class) }
-            .is_some_and(|ledger| ledger.try_book_few_freed(class))
     }
 
     /// The ledger here of the owner of a block of a mixed run.
     ///
     /// # Safety
-    /// As there.
+    /// The caller has this arena; the block is of that class and alive, its run
+    /// [mixed](Arena::is_mixed).
     #[inline(always)]
     pub(super) unsafe fn ledger_of(
         &self,
         run: &Run,
         block: *mut u8,
         class: ClassIndex,
-    ) -> Option<&'static Ledger> {
-        let side = run.side()?;
-        // SAFETY: the array is the run's, which the block keeps alive.
-        self.ledgers
-            .find(unsafe { side.as_ref() }.tag(slot_of(run, block, class)))
+    ) -> &'static Ledger {
+        // SAFETY: a mixed run with a block has an array. Each of its tags is that of a ledger here
+        // which counted the block as allocated, as long as no block was handed over.
+        unsafe {
+            let tag = run.side_of_mixed().tag(slot_of(block, class));
+            self.ledgers.find_known(tag)
+        }
+    }
+}
+
+/// The first free slot of a mixed run, counted and with its owner's tag.
+///
+/// # Safety
+/// The caller has the arena; the run is the current one of the bin, of one slice, and has a free
+/// slot; the ledger's owner has room for the block.
+#[inline(always)]
+unsafe fn take_booked(bin: &Bin, run: &Run, ledger: &Ledger, class: ClassIndex) -> *mut u8 {
+    ledger.book_at_hand_allocated(class);
+    bin.allocated.bump();
+    // SAFETY: the caller's promise; current runs of mixed bins have an array.
+    unsafe {
+        let block = run.take_known().as_ptr();
+        let side = run.side_of_mixed();
+        side.set_tag(slot_of(block, class), ledger.tag());
+        block
     }
 }

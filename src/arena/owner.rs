@@ -272,6 +272,7 @@ unsafe fn retag_small(
         let _ = arena.book_freed(to, class);
         return false;
     };
+    run.take_long_way();
     let (own, bytes) = (run.head.tag(), class.row().size as usize);
     raise_bound(own, taker, bytes);
     // SAFETY: the array is the run's, which the block keeps alive.

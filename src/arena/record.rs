@@ -1,11 +1,10 @@
 //! The record of an arena.
 
-use super::bins::{Bin, Bins};
+use super::bins::{Bin, Bins, empty_bins};
 use super::counter::Counter;
 use super::fast;
 use super::ledger::Ledger;
 use super::ledgers::Ledgers;
-use super::mixed::FILL_STAY;
 use super::orphans::Node;
 use super::queue::Queue;
 use super::scopes::Scopes;
@@ -42,10 +41,8 @@ pub(crate) struct Arena {
     pub(super) current: Cell<*const Ledger>,
     /// Bins of runs whose slots have several owners, once there is one beside [`base`](Self::base).
     mixed: AtomicPtr<Bins>,
-    /// The owner word of their runs.
-    mixed_word: Cell<usize>,
-    /// Blocks that the current owner may still take from mixed runs in this stay in its scope.
-    stay: Cell<i32>,
+    /// The owner word of their runs; that of [`empty_bins`] while there are none.
+    mixed_word: Cell<*const u8>,
     /// Calls of slow paths until the clock is read.
     calls: Cell<u32>,
     /// The books of consumers.
@@ -101,18 +98,22 @@ const CALLS: u32 = 32;
 /// Counts the calls for a purge of everything, so that every thread heeds each once.
 pub(super) static PURGE_CALLS: AtomicU64 = AtomicU64::new(0);
 
+/// The owner word of mixed runs.
+const fn mixed_word(bins: *const Bins) -> *const u8 {
+    bins.cast::<u8>().wrapping_add(TAGGED)
+}
+
 impl Arena {
     pub(super) const fn new() -> Arena {
         Arena {
             node: Node::new(),
             base: Bins::new(),
             mixed: AtomicPtr::new(null_mut()),
-            mixed_word: Cell::new(0),
+            mixed_word: Cell::new(mixed_word(empty_bins())),
             base_ledger: Ledger::new(OwnerTag::UNATTRIBUTED),
             ledgers: Ledgers::new(),
             current: Cell::new(core::ptr::null()),
             scopes: Scopes::new(),
-            stay: Cell::new(FILL_STAY),
             fallible: Cell::new(false),
             unused: [const { Cell::new(core::ptr::null()) }; KEPT],
             places: Places::new(),
@@ -192,34 +193,22 @@ impl Arena {
         let bins = Bins::make(self, null())?;
         self.mixed
             .store(core::ptr::from_ref(bins).cast_mut(), Ordering::Release);
-        self.mixed_word.set(bins.address() | TAGGED);
+        self.mixed_word.set(mixed_word(bins));
         Some(bins)
     }
 
-    /// Whether a run is a mixed one of this arena's, by its owner word.
+    /// Whether a run is a mixed one of this arena's whose frees need not take the long way.
     #[inline(always)]
-    pub(super) fn is_mixed(&self, owner: usize) -> bool {
-        owner == self.mixed_word.get()
+    pub(crate) fn is_mixed(&self, run: &Run) -> bool {
+        run.owner.load(Relaxed) == self.mixed_word.get().addr()
     }
 
-    /// The bin of a class of these runs, of which there is one at least.
+    /// The bin of a class of mixed runs; an empty one while there are none.
     #[inline(always)]
     pub(super) fn mixed_bin(&self, class: ClassIndex) -> &'static Bin {
-        // SAFETY: the owner word of a run is the address of its bins, which are never given up.
-        unsafe { &*core::ptr::with_exposed_provenance::<Bins>(self.mixed_word.get() & !TAGGED) }
-            .bin(class)
-    }
-
-    /// Counts one more block that the current owner takes from mixed runs; whether it took few
-    /// since its scope was entered.
-    #[inline(always)]
-    pub(super) fn stays_on(&self) -> bool {
-        let stay = self.stay.get() - 1;
-        let few = stay >= 0;
-        if few {
-            self.stay.set(stay);
-        }
-        few
+        let bins: *const Bins = self.mixed_word.get().wrapping_sub(TAGGED).cast();
+        // SAFETY: the word is the address of bins, with the flag; bins are never given up.
+        unsafe { &*bins }.bin(class)
     }
 
     /// Whether hard limits hold for the thread's requests.
@@ -236,7 +225,6 @@ impl Arena {
     #[inline(always)]
     pub(super) fn set_current(&self, ledger: &Ledger) {
         self.current.set(ledger);
-        self.stay.set(FILL_STAY);
         fast::current_bins::set(ledger.shown.get());
     }
 
@@ -351,6 +339,7 @@ impl Arena {
         if self.settling.load(Relaxed) {
             self.settle_left_over();
         }
+        self.look_at_stay();
         if now >= self.trim_due.load(Relaxed)
             || PURGE_CALLS.load(Relaxed) != self.purge_heeded.get()
         {

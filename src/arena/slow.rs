@@ -7,13 +7,13 @@ use super::ledger::Ledger;
 use super::owners::Owner;
 use super::{Arena, life, owner};
 use crate::config;
-use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
 use crate::pool::AllocFailure;
 use crate::pool::router::Wanted;
-use crate::run::descriptor::{Run, TAGGED, run_of};
+use crate::run::descriptor::{Run, run_of};
+use crate::run::remote::State;
 use crate::units::{ClassIndex, OwnerTag};
-use core::ptr::{NonNull, null_mut};
+use core::ptr::null_mut;
 
 thread_word! {
     /// Why this thread's last allocation failed.
@@ -35,17 +35,31 @@ pub(super) fn publish(arena: &Arena) {
     }
 }
 
-/// A block of `class` for an owner that shares runs, if everything is at hand. Calls nothing.
-#[inline(always)]
-pub(crate) fn allocate_few(class: ClassIndex) -> Option<*mut u8> {
-    // SAFETY: the arena is this thread's.
-    unsafe { life::near()?.take_few(class) }.map(NonNull::as_ptr)
+/// What the path of those who share runs found.
+pub(crate) enum Few {
+    /// A block.
+    Taken(*mut u8),
+    /// All that is missing is room in the owner's bound: for [`allocate_few_charged`].
+    Uncharged,
+    /// It is not for this path.
+    Elsewhere,
 }
 
-/// The same, if all that is not at hand is room in the owner's bound.
+/// A block of `class` for an owner that shares runs, if everything is at hand. Calls nothing.
+#[inline(always)]
+pub(crate) fn allocate_few(class: ClassIndex) -> Few {
+    match life::near() {
+        // SAFETY: the arena is this thread's.
+        Some(arena) => unsafe { arena.take_few(class) },
+        None => Few::Elsewhere,
+    }
+}
+
+/// The same once the owner's bound was raised, which is what was missing. `None` if that is refused.
+#[inline(always)]
 pub(crate) fn allocate_few_charged(class: ClassIndex) -> Option<*mut u8> {
-    // SAFETY: the arena is this thread's.
-    unsafe { life::near()?.take_few_charged(class) }.map(NonNull::as_ptr)
+    // SAFETY: the arena is this thread's, and `take_few` was called just now.
+    unsafe { life::near()?.take_few_charged(class) }
 }
 
 /// A block of `class`, through the slow path.
@@ -96,21 +110,46 @@ fn junk(block: *mut u8, class: ClassIndex, byte: u8) {
 /// stack.
 ///
 /// # Safety
-/// As for [`super::fast::deallocate`].
+/// As for [`super::fast::deallocate`]; the run is the block's.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
+pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex, run: &Run) {
     // SAFETY: the caller's promise.
     unsafe {
         let Some(arena) = life::near() else {
             return deallocate_anywhere(block, class);
         };
-        let run = &*run_of(block, class);
-        if !arena.is_mixed(run.owner.load(Relaxed)) || class.row().slices != 1 {
+        if !arena.is_mixed(run) {
             return deallocate_near(block, class, run, arena);
         }
-        if !arena.book_few_freed(run, block, class) {
-            return deallocate_uncharged(block, class, arena);
+        let ledger = arena.ledger_of(run, block, class);
+        if !ledger.has_slack_for(class) {
+            return deallocate_uncharged(block, class, run, arena, ledger);
+        }
+        if !ledger.try_book_few_freed(class) {
+            return deallocate_anywhere(block, class);
+        }
+        put_back(arena, arena.mixed_bin(class), run, block);
+    }
+}
+
+/// The same where the bound of the block's owner has to be lowered first.
+///
+/// # Safety
+/// As there; the run is a mixed one of the thread's arena, the ledger the owner's there.
+#[inline(never)]
+unsafe fn deallocate_uncharged(
+    block: *mut u8,
+    class: ClassIndex,
+    run: &Run,
+    arena: &'static Arena,
+    ledger: &Ledger,
+) {
+    ledger.keep_slack_bounded(class.row().size as usize);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !ledger.try_book_few_freed(class) {
+            return deallocate_anywhere(block, class);
         }
         put_back(arena, arena.mixed_bin(class), run, block);
     }
@@ -120,14 +159,13 @@ pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
 /// a block for [`deallocate_anywhere`].
 ///
 /// # Safety
-/// As there; the run is the block's, the arena the thread's.
+/// As there; the arena is the thread's.
 #[inline(never)]
 unsafe fn deallocate_near(block: *mut u8, class: ClassIndex, run: &Run, arena: &'static Arena) {
     // SAFETY: the caller's promise; bins are never given up.
     unsafe {
-        let word = run.owner.load(Relaxed);
-        let bins = &*core::ptr::with_exposed_provenance::<Bins>(word & !TAGGED);
-        if word & TAGGED != 0 || !core::ptr::eq(bins.arena.get(), arena) {
+        let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
+        if run.is_tagged() || !core::ptr::eq(bins.arena.get(), arena) {
             return deallocate_anywhere(block, class);
         }
         put_back(arena, bins.bin(class), run, block);
@@ -143,11 +181,9 @@ unsafe fn put_back(arena: &'static Arena, bin: &Bin, run: &Run, block: *mut u8) 
     bin.freed.bump();
     // SAFETY: the caller's promise.
     unsafe {
-        if run.free.get().is_null() {
-            // A run that is full is taken up again.
-            return deallocate_counted(arena, run, block);
+        if run.put_slot(block) && run.remote.state() != State::Owned {
+            return take_up_in(arena, run);
         }
-        run.put_slot(block);
         let this = core::ptr::from_ref(run).cast_mut();
         if run.surplus.get() >= 0 {
             bin.set_current(this);
@@ -160,39 +196,32 @@ unsafe fn put_back(arena: &'static Arena, bin: &Bin, run: &Run, block: *mut u8) 
     }
 }
 
-/// Takes back a block of a mixed run of this arena's whose owner's bound may have to be lowered.
+/// A block was put on the free list of a run of this arena's where it is alone: takes the run up
+/// again if it was full.
 ///
 /// # Safety
-/// As for [`super::fast::deallocate`], and as said.
-#[cold]
+/// As said.
 #[inline(never)]
-unsafe fn deallocate_uncharged(block: *mut u8, class: ClassIndex, arena: &'static Arena) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let run = &*run_of(block, class);
-        if let Some(ledger) = arena.ledger_of(run, block, class) {
-            ledger.keep_slack_bounded(class.row().size as usize);
-        }
-        if !arena.book_few_freed(run, block, class) {
-            return deallocate_anywhere(block, class);
-        }
-        arena.mixed_bin(class).freed.bump();
-        deallocate_counted(arena, run, block);
-    }
-}
-
-/// Takes back a block of a run of this arena's that was counted.
-///
-/// # Safety
-/// As for [`free_here`].
-#[inline(never)]
-unsafe fn deallocate_counted(arena: &'static Arena, run: &Run, block: *mut u8) {
+unsafe fn take_up_in(arena: &'static Arena, run: &Run) {
     // SAFETY: the caller's promise; bins are never given up.
     unsafe {
         let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
-        free_here(arena, bins, run, block);
+        if unpark(bins, run) {
+            settle_run(arena, bins, run);
+        }
     }
     arena.tick_now_and_then();
+}
+
+/// The same for a run of the current bins.
+///
+/// # Safety
+/// As there.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn take_up(run: &Run) {
+    // SAFETY: the caller's promise.
+    life::with_arena(|arena| unsafe { take_up_in(arena, run) });
 }
 
 /// Takes a block back, whosever it is.
@@ -265,16 +294,26 @@ unsafe fn book_freed(
 unsafe fn free_here(arena: &Arena, bins: &Bins, run: &Run, block: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
-        if run.put_slot(block) && !unpark(bins, run) {
-            return;
+        if !run.put_slot(block) || unpark(bins, run) {
+            settle_run(arena, bins, run);
         }
-        let bin = bins.bin(run.head.class());
-        let this = core::ptr::from_ref(run).cast_mut();
-        if run.surplus.get() >= 0 {
-            bin.set_current(this);
-        } else if run.is_watched() && (run.is_wide() || bin.current() != this) {
-            arena.look_at(run);
-        }
+    }
+}
+
+/// A block was put on the free list of a run in a list of these bins: the run is to serve the next
+/// request, or to be looked at, or neither.
+///
+/// # Safety
+/// As said; the bins are the arena's, which is this thread's.
+#[inline(always)]
+unsafe fn settle_run(arena: &Arena, bins: &Bins, run: &Run) {
+    let bin = bins.bin(run.head.class());
+    let this = core::ptr::from_ref(run).cast_mut();
+    if run.surplus.get() >= 0 {
+        bin.set_current(this);
+    } else if run.is_watched() && (run.is_wide() || bin.current() != this) {
+        // SAFETY: the caller's promise.
+        unsafe { arena.look_at(run) };
     }
 }
 

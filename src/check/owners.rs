@@ -1,6 +1,7 @@
 //! A recount of what each owner holds, from the runs and spans alone.
 
 use super::{Violation, equal};
+use crate::arena::bins::Bins;
 use crate::arena::life;
 use crate::arena::owner::totals;
 use crate::arena::owners::Owner;
@@ -48,9 +49,16 @@ pub(super) fn count_run(run: &Run, live: u32) -> Result<(), Violation> {
         (0..live).for_each(|_| count(own, size));
         return Ok(());
     }
-    let mut found = 0_u32;
+    let (mut found, mut unknown) = (0_u32, 0_u32);
+    // SAFETY: a run leads to its bins, which are never given up, and so do they to their arena.
+    let arena = unsafe {
+        let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
+        &*bins.arena.get()
+    };
+    let is_mixed = arena.is_mixed(run);
     run.live_slots(|tag| {
         found += 1;
+        unknown += u32::from(is_mixed && arena.ledgers.find(tag).is_none());
         count(tag, size);
         if tag != own {
             charge(tag, size as i64);
@@ -58,7 +66,9 @@ pub(super) fn count_run(run: &Run, live: u32) -> Result<(), Violation> {
             charge(own, -(size as i64));
         }
     });
-    equal("live slots are counted", run.start().addr(), found, live)
+    let place = run.start().addr();
+    equal("owners in a mixed run have ledgers", place, unknown, 0_u32)?;
+    equal("live slots are counted", place, found, live)
 }
 
 /// Counts a large block.

@@ -32,8 +32,14 @@ pub(super) fn set_apart_all(all: bool) {
     ANY.store(all, Relaxed);
 }
 
+/// Whether there may be an owner that [is apart](is_apart).
+#[inline(always)]
+pub(crate) fn is_any() -> bool {
+    ANY.load(Relaxed)
+}
+
 /// Whether an owner's blocks may share no runs with others'.
 #[inline(always)]
 pub(crate) fn is_apart(owner: OwnerTag) -> bool {
-    ANY.load(Relaxed) && (ALL_APART.load(Relaxed) || pool_of(owner).is_some())
+    is_any() && (ALL_APART.load(Relaxed) || pool_of(owner).is_some())
 }

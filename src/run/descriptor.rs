@@ -21,7 +21,8 @@ pub(crate) struct Run {
     pub(crate) head: Head,
     /// The free list.
     pub(crate) free: Cell<*mut FreeSlot>,
-    /// Address of the owner's bins, and in the lowest bit whether slots are [`TAGGED`].
+    /// Address of the owner's bins, and in the lowest bits whether slots are [`TAGGED`] and
+    /// whether frees take the [`LONG_WAY`].
     pub(crate) owner: AtomicUsize,
     /// Slots that are not the owner's to give, above [`dense`](Self::dense): negative in a run
     /// that is sparse. Waiting slots count until the owner takes them.
@@ -63,6 +64,13 @@ pub(crate) struct Run {
 
 /// Some slots have a tag of their own: each free takes the slow path.
 pub(crate) const TAGGED: usize = 1;
+
+/// Of a tagged run: its slots are not to be found from the class alone, or a block was handed over,
+/// so that a tag may be one of which the run's arena has no ledger.
+const LONG_WAY: usize = 2;
+
+/// All flags of the owner word.
+const OWNER_FLAGS: usize = TAGGED | LONG_WAY;
 
 /// Bytes that a current run may hold touched while no block of it is alive, without its arena
 /// deciding on it.
@@ -289,14 +297,14 @@ impl Run {
     #[inline]
     pub(crate) fn bins(&self) -> usize {
         // Acquire pairs with the Release in `set_bins`: the new owner's bins are seen.
-        self.owner.load(crate::os::sync::Ordering::Acquire) & !TAGGED
+        self.owner.load(crate::os::sync::Ordering::Acquire) & !OWNER_FLAGS
     }
 
-    /// Gives the run to other bins, tagged or not as it is.
+    /// Gives the run to other bins, with its flags as they are.
     pub(crate) fn set_bins(&self, bins: usize) {
         use crate::os::sync::Ordering::Release;
-        // One exchange, since another thread may be setting the flag. Release: see `bins`.
-        let set = |word: usize| Some(bins | word & TAGGED);
+        // One exchange, since another thread may be setting a flag. Release: see `bins`.
+        let set = |word: usize| Some(bins | word & OWNER_FLAGS);
         let _ = self.owner.fetch_update(Release, Relaxed, set);
     }
 
@@ -363,6 +371,18 @@ impl Run {
         NonNull::new(self.side.load(crate::os::sync::Ordering::Acquire))
     }
 
+    /// The same for a run that has them for sure, as mixed ones with a block do.
+    ///
+    /// # Safety
+    /// The run has them, and this thread knows, since it has its arena or a block of it.
+    #[inline(always)]
+    pub(crate) unsafe fn side_of_mixed(&self) -> &Side {
+        let side = self.side.load(crate::os::sync::Ordering::Acquire);
+        debug_assert!(!side.is_null());
+        // SAFETY: the caller's promise.
+        unsafe { &*side }
+    }
+
     /// The tags of its slots, which have their own from now on; `None` if there is no memory. Those
     /// of a `fresh` run, of which no block is out, are set as blocks are handed out.
     pub(crate) fn install_side(&self, fresh: bool) -> Option<NonNull<Side>> {
@@ -391,6 +411,20 @@ impl Run {
         // After the side array: who sees the flag finds the array.
         self.owner.fetch_or(TAGGED, AcqRel);
         Some(side)
+    }
+
+    /// Whether some slots have a tag of their own.
+    #[inline(always)]
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.owner.load(Relaxed) & TAGGED != 0
+    }
+
+    /// Has frees take the long way. Who hands a block over does so before its tag is set: then who
+    /// frees the block sees the flag.
+    pub(crate) fn take_long_way(&self) {
+        if self.owner.load(Relaxed) & LONG_WAY == 0 {
+            self.owner.fetch_or(LONG_WAY, Relaxed);
+        }
     }
 
     /// The owner of the block at `address`.

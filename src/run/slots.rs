@@ -89,11 +89,23 @@ impl Run {
     /// The caller is the run's owner.
     #[inline(always)]
     pub(crate) unsafe fn take_first(&self) -> Option<NonNull<u8>> {
-        let first = NonNull::new(self.free.get())?;
-        // SAFETY: a slot on the free list holds its link.
-        self.free.set(unsafe { first.as_ref().next });
-        self.surplus.set(self.surplus.get() + 1);
-        Some(first.cast())
+        // SAFETY: the caller's promise.
+        (!self.free.get().is_null()).then(|| unsafe { self.take_known() })
+    }
+
+    /// The same where there is one.
+    ///
+    /// # Safety
+    /// As there, and as said.
+    #[inline(always)]
+    pub(crate) unsafe fn take_known(&self) -> NonNull<u8> {
+        // SAFETY: the caller's promise; a slot on the free list holds its link.
+        unsafe {
+            let first = NonNull::new_unchecked(self.free.get());
+            self.free.set(first.as_ref().next);
+            self.surplus.set(self.surplus.get() + 1);
+            first.cast()
+        }
     }
 
     /// Puts a slot on the free list. Whether the list was empty: the run may be full no longer.
