@@ -95,6 +95,9 @@ pub(crate) struct Ledger {
     /// How many blocks of a class may still come from mixed runs. Freed ones for which there is no
     /// count here are counted in bins.
     room: Room,
+    /// Whether the owner's bound was raised when it was changed last for want of slack. Where it is
+    /// raised and lowered by turns the slack is best half way: then it takes the swings.
+    rises: Cell<bool>,
     /// The entry to a scope of this owner in which the thread last looked how long it stays there,
     /// and the blocks that were allocated when it did so first.
     looked_at: Cell<u16>,
@@ -125,6 +128,7 @@ impl Ledger {
             owner: AtomicPtr::new(null_mut()),
             next_of_owner: AtomicPtr::new(null_mut()),
             slack: Cell::new(0),
+            rises: Cell::new(true),
             looked_at: Cell::new(0),
             blocks_then: Cell::new(0),
             allocated_blocks: Counter::new(),
@@ -223,7 +227,9 @@ impl Ledger {
     ) -> Result<(), AllocFailure> {
         let least = left.unsigned_abs();
         // As much as leaves room for two such blocks to be freed, unless that would be refused.
-        let more = least + (2 * STEP - 1).saturating_sub(turns(bytes));
+        let most = (2 * STEP - 1).saturating_sub(turns(bytes));
+        let rose = self.rises.replace(true);
+        let more = least + if rose { most } else { most.min(STEP) };
         let charged = match owner.charge(more, fallible) {
             Ok(()) => more,
             Err(_) => owner.charge(least, fallible).map(|()| least)?,
@@ -280,8 +286,13 @@ impl Ledger {
         let most = 2 * STEP as i64 - 1;
         if self.slack() + bytes as i64 > most {
             // Such blocks may come and go by turns.
-            let keep = turns(bytes).min(STEP) as i64;
-            self.give_slack_back(keep.min(most - bytes as i64));
+            let least = turns(bytes).min(STEP);
+            let keep = if self.rises.replace(false) {
+                STEP
+            } else {
+                least
+            };
+            self.give_slack_back((keep as i64).min(most - bytes as i64));
         }
     }
 
