@@ -174,7 +174,8 @@ impl Bursar {
     #[cold]
     #[inline(never)]
     fn refill(&self, layout: Layout, bin: *const Bin) -> *mut u8 {
-        let class = fast::class_of_bin(bin);
+        // SAFETY: the fast path took it from the current bins just now.
+        let class = unsafe { fast::class_of_bin(bin) };
         match slow::allocate_few(class) {
             Few::Taken(block) => block,
             Few::Uncharged => self.refill_charged(class, layout),

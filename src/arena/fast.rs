@@ -5,6 +5,7 @@
 
 use super::bins::{Bin, Bins, EMPTY};
 use super::slow;
+use crate::class::CLASSES;
 use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
 use crate::run::descriptor::run_of;
@@ -36,9 +37,18 @@ pub(crate) fn allocate(class: ClassIndex, refill: impl FnOnce(*const Bin) -> *mu
 }
 
 /// The class of a bin of the current bins.
+///
+/// # Safety
+/// As said.
 #[inline(always)]
-pub(crate) fn class_of_bin(bin: *const Bin) -> ClassIndex {
-    ClassIndex(((bin.addr() - current_bins::get().addr()) / size_of::<Bin>()) as u8)
+pub(crate) unsafe fn class_of_bin(bin: *const Bin) -> ClassIndex {
+    // SAFETY: the caller's promise; there is a bin for each class. So the compiler need not cut the
+    // index to a byte.
+    unsafe {
+        let index = bin.offset_from_unsigned(current_bins::get().cast());
+        core::hint::assert_unchecked(index < CLASSES);
+        ClassIndex(index as u8)
+    }
 }
 
 /// Takes a block back.

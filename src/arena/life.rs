@@ -21,7 +21,7 @@ use crate::os::{fork, process};
 use crate::pool::{DEFAULT, Pool, fixed, metadata, router};
 use crate::run::descriptor::{Run, for_each_run};
 use crate::units::ClassIndex;
-use core::ptr::{null, null_mut};
+use core::ptr::null_mut;
 
 thread_word! {
     /// The thread's arena: null before its first request, [`ended`] after its end.
@@ -29,9 +29,12 @@ thread_word! {
 }
 
 thread_word! {
-    /// The same for the paths that look at no settings: null where they may not be taken too.
-    mod near_arena: *const Arena = null();
+    /// The same for the paths that look at no settings: nobody's where they may not be taken too.
+    mod near_arena: *const Arena = &raw const NOBODYS;
 }
+
+/// An arena in which nothing is at hand and to which nothing belongs, in place of a null pointer.
+static NOBODYS: Arena = Arena::new();
 
 static ORPHANS: Stack = Stack::new();
 /// The arena that was made last; each leads to the one made before it.
@@ -71,11 +74,11 @@ pub(super) fn own() -> Option<&'static Arena> {
     Some(unsafe { &*arena })
 }
 
-/// The thread's arena, unless it has none or each request has to take the whole slow path.
+/// The thread's arena; [`NOBODYS`] if it has none or each request has to take the whole slow path.
 #[inline(always)]
-pub(super) fn near() -> Option<&'static Arena> {
-    // SAFETY: null, or the arena that the thread has.
-    unsafe { near_arena::get().as_ref() }
+pub(super) fn near() -> &'static Arena {
+    // SAFETY: nobody's, or the arena that the thread has.
+    unsafe { &*near_arena::get() }
 }
 
 /// Runs `work` with the thread's arena. `None` if there is no memory for one.
@@ -153,7 +156,11 @@ fn start() {
 pub(crate) fn begin() {
     start();
     if let Some(arena) = own() {
-        near_arena::set(if config::junk() { null() } else { arena });
+        near_arena::set(if config::junk() {
+            &raw const NOBODYS
+        } else {
+            arena
+        });
         EXIT.arm(core::ptr::from_ref(arena).cast_mut().cast());
     }
 }
@@ -227,7 +234,7 @@ unsafe extern "C" fn thread_ends(_arena: *mut libc::c_void) {
     };
     current_bins::set(empty_bins());
     own_arena::set(ended());
-    near_arena::set(null());
+    near_arena::set(&raw const NOBODYS);
     arena.trim_now();
     orphan(arena);
     DECAY.tick(coarse_millis());

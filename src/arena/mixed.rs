@@ -34,14 +34,17 @@ impl Arena {
     /// hand: the path of those who take turns. Classes whose runs have several slices pass it by.
     ///
     /// # Safety
-    /// The caller has this arena.
+    /// The caller has this arena, or it is nobody's.
     #[inline(always)]
     pub(super) unsafe fn take_few(&self, class: ClassIndex) -> Few {
+        let bin = self.mixed_at_hand().bin(class);
         // SAFETY: the current run is in a list of these bins, or the empty run.
-        let run = unsafe { &*self.mixed_bin(class).current() };
+        let run = unsafe { &*bin.current() };
+        if run.free.get().is_null() {
+            return Few::Elsewhere;
+        }
         let ledger = self.current();
-        if run.free.get().is_null()
-            || class.row().slices != 1
+        if class.row().slices != 1
             || ledger.fills(class)
             || bound::is_any() && bound::is_apart(ledger.tag())
             || !ledger.has_room_at_hand(class)
@@ -52,7 +55,7 @@ impl Arena {
             return Few::Uncharged;
         }
         // SAFETY: the caller's promise; the run has a free slot.
-        Few::Taken(unsafe { take_booked(self.mixed_bin(class), run, ledger, class) })
+        Few::Taken(unsafe { take_booked(bin, run, ledger, class) })
     }
 
     /// The same, after [`take_few`](Self::take_few) found that the owner's bound has to be raised.
@@ -71,7 +74,7 @@ impl Arena {
         ledger.charge(size, self.is_fallible()).ok()?;
         // SAFETY: the caller's promise; all else was at hand.
         unsafe {
-            let bin = self.mixed_bin(class);
+            let bin = self.mixed_at_hand().bin(class);
             Some(take_booked(bin, &*bin.current(), ledger, class))
         }
     }

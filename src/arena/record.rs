@@ -1,6 +1,6 @@
 //! The record of an arena.
 
-use super::bins::{Bin, Bins, empty_bins};
+use super::bins::{Bins, empty_bins};
 use super::counter::Counter;
 use super::fast;
 use super::ledger::Ledger;
@@ -41,8 +41,10 @@ pub(crate) struct Arena {
     pub(super) current: Cell<*const Ledger>,
     /// Bins of runs whose slots have several owners, once there is one beside [`base`](Self::base).
     mixed: AtomicPtr<Bins>,
-    /// The owner word of their runs; that of [`empty_bins`] while there are none.
-    mixed_word: Cell<*const u8>,
+    /// The same; [`empty_bins`] while there are none.
+    mixed_at_hand: Cell<*const Bins>,
+    /// The owner word of their runs.
+    mixed_word: Cell<usize>,
     /// Calls of slow paths until the clock is read.
     calls: Cell<u32>,
     /// The books of consumers.
@@ -98,18 +100,14 @@ const CALLS: u32 = 32;
 /// Counts the calls for a purge of everything, so that every thread heeds each once.
 pub(super) static PURGE_CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// The owner word of mixed runs.
-const fn mixed_word(bins: *const Bins) -> *const u8 {
-    bins.cast::<u8>().wrapping_add(TAGGED)
-}
-
 impl Arena {
     pub(super) const fn new() -> Arena {
         Arena {
             node: Node::new(),
             base: Bins::new(),
             mixed: AtomicPtr::new(null_mut()),
-            mixed_word: Cell::new(mixed_word(empty_bins())),
+            mixed_at_hand: Cell::new(empty_bins()),
+            mixed_word: Cell::new(0),
             base_ledger: Ledger::new(OwnerTag::UNATTRIBUTED),
             ledgers: Ledgers::new(),
             current: Cell::new(core::ptr::null()),
@@ -193,22 +191,22 @@ impl Arena {
         let bins = Bins::make(self, null())?;
         self.mixed
             .store(core::ptr::from_ref(bins).cast_mut(), Ordering::Release);
-        self.mixed_word.set(mixed_word(bins));
+        self.mixed_at_hand.set(bins);
+        self.mixed_word.set(bins.address() | TAGGED);
         Some(bins)
     }
 
     /// Whether a run is a mixed one of this arena's whose frees need not take the long way.
     #[inline(always)]
     pub(crate) fn is_mixed(&self, run: &Run) -> bool {
-        run.owner.load(Relaxed) == self.mixed_word.get().addr()
+        run.owner.load(Relaxed) == self.mixed_word.get()
     }
 
-    /// The bin of a class of mixed runs; an empty one while there are none.
+    /// The mixed bins; empty ones while there are none.
     #[inline(always)]
-    pub(super) fn mixed_bin(&self, class: ClassIndex) -> &'static Bin {
-        let bins: *const Bins = self.mixed_word.get().wrapping_sub(TAGGED).cast();
-        // SAFETY: the word is the address of bins, with the flag; bins are never given up.
-        unsafe { &*bins }.bin(class)
+    pub(super) fn mixed_at_hand(&self) -> &'static Bins {
+        // SAFETY: bins are never given up.
+        unsafe { &*self.mixed_at_hand.get() }
     }
 
     /// Whether hard limits hold for the thread's requests.

@@ -48,18 +48,15 @@ pub(crate) enum Few {
 /// A block of `class` for an owner that shares runs, if everything is at hand. Calls nothing.
 #[inline(always)]
 pub(crate) fn allocate_few(class: ClassIndex) -> Few {
-    match life::near() {
-        // SAFETY: the arena is this thread's.
-        Some(arena) => unsafe { arena.take_few(class) },
-        None => Few::Elsewhere,
-    }
+    // SAFETY: the arena is this thread's, or nobody's.
+    unsafe { life::near().take_few(class) }
 }
 
 /// The same once the owner's bound was raised, which is what was missing. `None` if that is refused.
 #[inline(always)]
 pub(crate) fn allocate_few_charged(class: ClassIndex) -> Option<*mut u8> {
     // SAFETY: the arena is this thread's, and `take_few` was called just now.
-    unsafe { life::near()?.take_few_charged(class) }
+    unsafe { life::near().take_few_charged(class) }
 }
 
 /// A block of `class`, through the slow path.
@@ -116,9 +113,7 @@ fn junk(block: *mut u8, class: ClassIndex, byte: u8) {
 pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex, run: &Run) {
     // SAFETY: the caller's promise.
     unsafe {
-        let Some(arena) = life::near() else {
-            return deallocate_anywhere(block, class);
-        };
+        let arena = life::near();
         if !arena.is_mixed(run) {
             return deallocate_near(block, class, run, arena);
         }
@@ -129,7 +124,7 @@ pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex, run: &Run) {
         if !ledger.try_book_few_freed(class) {
             return deallocate_anywhere(block, class);
         }
-        put_back(arena, arena.mixed_bin(class), run, block);
+        put_back(arena, arena.mixed_at_hand().bin(class), run, block);
     }
 }
 
@@ -151,7 +146,7 @@ unsafe fn deallocate_uncharged(
         if !ledger.try_book_few_freed(class) {
             return deallocate_anywhere(block, class);
         }
-        put_back(arena, arena.mixed_bin(class), run, block);
+        put_back(arena, arena.mixed_at_hand().bin(class), run, block);
     }
 }
 
