@@ -9,7 +9,7 @@ use super::Arena;
 use super::counter::Counter;
 use super::ledger::{Ledger, Totals};
 use super::owners::Owner;
-use crate::class::{CLASSES, TABLE};
+use crate::class::{CLASSES, SIZES};
 use crate::extent::bits::bits;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
 use crate::pool::router::{self, Wanted};
@@ -96,17 +96,6 @@ pub(crate) const fn empty_bins() -> *const Bins {
 
 /// From so many classes on most of them are counted.
 const MANY: u32 = CLASSES as u32 / 3;
-
-/// Bytes of a slot by class.
-static SIZES: [u32; CLASSES] = {
-    let mut sizes = [0; CLASSES];
-    let mut class = 0;
-    while class < CLASSES {
-        sizes[class] = TABLE[class].size;
-        class += 1;
-    }
-    sizes
-};
 
 impl Bins {
     /// Bins of an arena for the runs of a ledger's owner, or mixed ones for null. `None` if there

@@ -242,7 +242,7 @@ impl Ledger {
     /// [`return_slack`](Self::return_slack).
     #[inline(always)]
     pub(super) fn use_slack(&self, class: ClassIndex) -> bool {
-        let slack = self.slack.get() - class.row().size as i32;
+        let slack = self.slack.get() - class.size() as i32;
         self.slack.set(slack);
         slack >= 0
     }
@@ -271,7 +271,7 @@ impl Ledger {
     /// Whether a block of a class that is freed fits into the slack.
     #[inline(always)]
     pub(super) fn has_slack_for(&self, class: ClassIndex) -> bool {
-        self.slack.get() + (class.row().size as i32) < 2 * STEP as i32
+        self.slack.get() + (class.size() as i32) < 2 * STEP as i32
     }
 
     /// A block outside the owner's own runs is freed.
@@ -331,14 +331,14 @@ impl Ledger {
     #[inline(always)]
     pub(super) fn book_at_hand_allocated(&self, class: ClassIndex) {
         self.room.set_at_hand(class, self.room.at_hand(class) - 1);
-        self.book_allocated(1, class.row().size as usize);
+        self.book_allocated(1, class.size() as usize);
     }
 
     /// Counts a block of a class in a mixed run as freed, for which there is
     /// [slack](Self::has_slack_for). False if the class's count needs more than an addition.
     #[inline(always)]
     pub(super) fn try_book_few_freed(&self, class: ClassIndex) -> bool {
-        let size = class.row().size as usize;
+        let size = class.size() as usize;
         let Some(room) = self.room.at_hand(class).checked_add(1) else {
             return false;
         };

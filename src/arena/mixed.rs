@@ -26,7 +26,7 @@ pub(super) const FILL_STAY: u32 = 256;
 /// The slot of a block of `class`, whose runs have one slice.
 #[inline(always)]
 fn slot_of(block: *mut u8, class: ClassIndex) -> SlotIndex {
-    class.row().slot_of(block.addr() & (SLICE - 1))
+    class.slot_of(block.addr() & (SLICE - 1))
 }
 
 impl Arena {
