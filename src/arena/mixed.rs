@@ -193,3 +193,56 @@ unsafe fn take_booked(bin: &Bin, run: &Run, ledger: &Ledger, class: ClassIndex) 
         block
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::life::with_arena;
+    use crate::arena::owners::Owner;
+    use crate::arena::{fast, owner, slow};
+    use crate::class::class_of_layout;
+    use crate::units::OwnerTag;
+    use core::alloc::Layout;
+
+    /// Takes so many blocks in an owner's scope, and gives each back at once.
+    fn stay(tag: OwnerTag, layout: Layout, blocks: u32) {
+        let class = class_of_layout(layout).unwrap();
+        let elsewhere = || slow::allocate(class, &Wanted::new(layout));
+        let entered = owner::enter(tag);
+        for _ in 0..blocks {
+            let block = fast::allocate(class, |_| match slow::allocate_few(class) {
+                Few::Taken(block) => block,
+                Few::Uncharged => slow::allocate_few_charged(class).unwrap_or_else(elsewhere),
+                Few::Elsewhere => elsewhere(),
+            });
+            // SAFETY: a block of that class, which nobody uses.
+            unsafe { fast::deallocate(block, class) };
+        }
+        owner::leave(entered);
+    }
+
+    fn has_own_runs(tag: OwnerTag, layout: Layout) -> bool {
+        let class = class_of_layout(layout).unwrap();
+        with_arena(|arena| {
+            let bins = arena.find_ledger(tag).and_then(Ledger::bins);
+            bins.is_some_and(|bins| bins.fills(class) && bins.has_runs(class))
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn who_stays_long_gets_runs_of_its_own() {
+        for (number, size) in [16, 200, 2048, 40_000].into_iter().enumerate() {
+            let tag = OwnerTag(900_000 + number as u32);
+            let layout = Layout::from_size_align(size, 8).unwrap();
+            Owner::find_or_make(tag).unwrap().begin(None, false);
+            // Each stay is looked at by itself.
+            for _ in 0..40 {
+                stay(tag, layout, FILL_STAY / 4);
+            }
+            assert!(!has_own_runs(tag, layout), "{size} B: it took turns");
+            stay(tag, layout, 2 * FILL_STAY);
+            assert!(has_own_runs(tag, layout), "{size} B: it stayed");
+        }
+    }
+}
