@@ -87,7 +87,7 @@ impl fmt::Display for NotABlock {
 impl core::error::Error for NotABlock {}
 
 /// A block that was found by its address. It may have been freed: that of a small block shows only
-/// when the whole run is gone.
+/// if this thread freed none of the same run since, or when the whole run is gone.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
     start: *mut u8,
@@ -101,6 +101,10 @@ impl Block {
     /// # Errors
     /// If none does.
     #[inline]
+    #[expect(
+        clippy::not_unsafe_ptr_arg_deref,
+        reason = "only its address is looked at"
+    )]
     pub fn at(address: *mut u8) -> Result<Block, NotABlock> {
         let start = address.addr();
         if !fixed::holds(start) {
@@ -116,6 +120,10 @@ impl Block {
                 let slot = row.slot_of(offset).0;
                 if slot >= row.slots || (slot * row.size) as usize != offset {
                     return Err(NotABlock::Inside);
+                }
+                // SAFETY: a slot of a run of that class.
+                if unsafe { fast::was_freed_last(address, class) } {
+                    return Err(NotABlock::Free);
                 }
                 Ok(Block {
                     start: address,

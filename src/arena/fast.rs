@@ -51,6 +51,21 @@ pub(crate) unsafe fn class_of_bin(bin: *const Bin) -> ClassIndex {
     }
 }
 
+/// Whether a block is the one that this thread freed last in a run of its current owner's: it is not
+/// alive then, though nothing else of the run shows it.
+///
+/// # Safety
+/// The block is of `class`, alive or not.
+#[cfg(feature = "raw")]
+#[inline(always)]
+pub(crate) unsafe fn was_freed_last(block: *mut u8, class: ClassIndex) -> bool {
+    // SAFETY: the caller's promise; the free list of a run of these bins is this thread's to read.
+    unsafe {
+        let run = &*run_of(block, class);
+        run.owner.load(Relaxed) == current_bins::get().addr() && run.free.get() == block.cast()
+    }
+}
+
 /// Takes a block back.
 ///
 /// # Safety

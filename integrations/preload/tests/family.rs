@@ -99,6 +99,8 @@ fn aborts(scenario: &str, said: &str) {
 fn what_is_no_block_ends_the_process_when_it_is_freed() {
     aborts("free_foreign", "not from this allocator");
     aborts("free_inside", "inside a block");
+    aborts("free_small_twice", "already free");
+    aborts("free_large_twice", "already free");
 }
 
 #[test]

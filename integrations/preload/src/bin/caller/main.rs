@@ -14,7 +14,7 @@ use std::ffi::CStr;
 #[global_allocator]
 static GLOBAL: std::alloc::System = std::alloc::System;
 
-const SCENARIOS: [(&str, fn()); 13] = [
+const SCENARIOS: [(&str, fn()); 15] = [
     ("blocks", blocks::blocks),
     ("edges", blocks::edges),
     ("resizing", blocks::resizing),
@@ -29,6 +29,8 @@ const SCENARIOS: [(&str, fn()); 13] = [
     ("free_foreign", || {
         processes::free_at(|_| (&raw const GLOBAL).cast_mut().cast())
     }),
+    ("free_small_twice", || processes::free_twice(100)),
+    ("free_large_twice", || processes::free_twice(5 << 20)),
     ("free_inside", || {
         processes::free_at(|block| block.wrapping_byte_add(16))
     }),

@@ -153,3 +153,14 @@ pub fn free_at(address: impl Fn(*mut c_void) -> *mut c_void) {
         free(address(block));
     }
 }
+
+/// Frees a block twice.
+pub fn free_twice(size: usize) {
+    // SAFETY: not sound at all; that is what is tested.
+    unsafe {
+        let (other, block) = (malloc(size), malloc(size));
+        free(block);
+        free(block);
+        free(other);
+    }
+}
