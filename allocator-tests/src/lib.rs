@@ -27,6 +27,9 @@
 //! | `tests/accounts_limits.rs` | limits on real bytes, refusals, pressure |
 //! | `tests/reservations.rs`, `tests/budgets.rs` | the protocol of reservations; what each budget admits and refuses, under contention |
 //! | `tests/reclaim.rs`, `tests/tracking.rs` | asking the largest holders to free; peaks and finished consumers |
+//! | `tests/task_managers.rs`, `tests/task_sequence.rs` | tasks: who works for them, releases, handles, reports; ten thousand in a row |
+//! | `tests/task_budgets.rs`, `tests/task_memory.rs` | tasks: budgets and limits; private arenas and pools |
+//! | `tests/streams.rs`, `tests/streams_tasks.rs` | streams: bounds, order, errors, weights, ends; under tokio and random schedules |
 //! | `tests/mbuf.rs` | message buffers: routing, the acceptance scenario, sizes at their edges |
 //! | `tests/mbuf_processes.rs` | message buffers between processes: passing on, limits, death at any moment, forged handles, memory that is scribbled over |
 //! | `tests/statistics.rs` | `stats()`: the parts and the whole, and both against the truth |

@@ -105,13 +105,15 @@ fn shared_memory_is_given_back() {
         bytes_of(&pool) >= 32 << 20,
         "it is the memory of the object"
     );
-    drop(bytes);
+    goes_back(bytes, &pool);
+}
+
+/// What is freed leaves the pool's object too.
+fn goes_back<T>(freed: T, pool: &Pool) {
+    drop(freed);
     bursar::purge();
-    assert!(
-        bytes_of(&pool) < 1 << 20,
-        "{} bytes are left",
-        bytes_of(&pool)
-    );
+    let left = bytes_of(pool);
+    assert!(left < 1 << 20, "{left} bytes are left");
 }
 
 #[test]
@@ -128,13 +130,7 @@ fn a_pool_may_lie_in_a_file() {
     let mut bytes = PoolVec::new_in(pool.allocator());
     bytes.resize(8 << 20, 1_u8);
     assert!(bytes_of(&pool) >= 8 << 20, "its bytes are the file's");
-    drop(bytes);
-    bursar::purge();
-    assert!(
-        bytes_of(&pool) < 1 << 20,
-        "{} bytes are left",
-        bytes_of(&pool)
-    );
+    goes_back(bytes, &pool);
     drop(pool);
     exercise(&build(20_000_001).expect("it can be had"));
 

@@ -58,42 +58,35 @@ fn memory_that_another_thread_freed_goes_back_while_its_owners_sleep() {
     peak("sleepers", ",background");
 }
 
+/// Runs a scenario whose last argument is the decay time.
+fn timed(scenario: &str, arguments: &[&str], decay_ms: u64, settings: &str) {
+    let _turn = TURN.lock().unwrap_or_else(|panicked| panicked.into_inner());
+    let child = Scenario::new(env!("CARGO_BIN_EXE_bare"), scenario);
+    let child = arguments
+        .iter()
+        .fold(child, |child, argument| child.argument(argument));
+    child
+        .argument(decay_ms)
+        .settings(&format!("decay_ms={decay_ms}{settings}"))
+        .succeed();
+}
+
 #[test]
 fn a_span_that_is_freed_after_a_pause_is_at_hand_for_a_while() {
-    const DECAY_MS: u64 = 200;
-    let _turn = TURN.lock().unwrap_or_else(|panicked| panicked.into_inner());
-    Scenario::new(env!("CARGO_BIN_EXE_bare"), "pause")
-        .argument(DECAY_MS)
-        .settings(&format!("decay_ms={DECAY_MS}"))
-        .succeed();
+    timed("pause", &[], 200, "");
 }
 
 #[test]
 fn a_thread_that_wakes_late_gives_back_at_once() {
-    const DECAY_MS: u64 = 600;
-    let _turn = TURN.lock().unwrap_or_else(|panicked| panicked.into_inner());
-    Scenario::new(env!("CARGO_BIN_EXE_bare"), "late")
-        .argument(DECAY_MS)
-        .settings(&format!("decay_ms={DECAY_MS}"))
-        .succeed();
-}
-
-fn draining(by: &str, settings: &str) {
-    const DECAY_MS: u64 = 1200;
-    let _turn = TURN.lock().unwrap_or_else(|panicked| panicked.into_inner());
-    Scenario::new(env!("CARGO_BIN_EXE_bare"), "draining")
-        .argument(by)
-        .argument(DECAY_MS)
-        .settings(&format!("decay_ms={DECAY_MS}{settings}"))
-        .succeed();
+    timed("late", &[], 600, "");
 }
 
 #[test]
 fn runs_that_their_owner_drains_give_pages_back_meanwhile() {
-    draining("owner", "");
+    timed("draining", &["owner"], 1200, "");
 }
 
 #[test]
 fn runs_that_others_drain_give_pages_back_meanwhile() {
-    draining("others", ",background");
+    timed("draining", &["others"], 1200, ",background");
 }
