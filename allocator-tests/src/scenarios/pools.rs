@@ -337,13 +337,17 @@ fn worker(
 ) {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut blocks: Vec<Block> = Vec::new();
+    // Every other one wants what the first pool admits, and alone more of it than
+    // that pool has: both pools overflow however the threads take turns.
+    let (largest, growing) = if seed % 2 == 0 { (99, 60) } else { (79, 80) };
     for _ in 0..scaled(60_000, 6_000) {
-        let size = match random.random_range(0..100) {
+        let size = match random.random_range(0..=largest) {
             0..60 => random.random_range(1..limit.min(20_000)),
-            60..98 => random.random_range(limit / 4..limit * 2),
+            60..80 => random.random_range(limit / 4..limit),
+            80..98 => random.random_range(limit..limit * 2),
             _ => random.random_range(limit..2_000_000),
         };
-        if random.random_range(0..100) < 60 {
+        if random.random_range(0..100) < growing {
             let Some(made) = Block::new(heap, size) else {
                 refused.fetch_add(1, Ordering::Relaxed);
                 let leaving = blocks.len() / 8;
