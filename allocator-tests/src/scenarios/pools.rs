@@ -339,7 +339,11 @@ fn worker(
     let mut blocks: Vec<Block> = Vec::new();
     // Every other one wants what the first pool admits, and alone more of it than
     // that pool has: both pools overflow however the threads take turns.
-    let (largest, growing) = if seed % 2 == 0 { (99, 60) } else { (79, 80) };
+    let (largest, growing) = if seed.is_multiple_of(2) {
+        (99, 60)
+    } else {
+        (79, 80)
+    };
     for _ in 0..scaled(60_000, 6_000) {
         let size = match random.random_range(0..=largest) {
             0..60 => random.random_range(1..limit.min(20_000)),
