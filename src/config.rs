@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) stats_at_exit: bool,
     /// Fill small blocks with a pattern when they are allocated and freed.
     pub(crate) junk: bool,
+    /// The secure profile.
+    pub(crate) secure: bool,
     /// Bytes of a region; 0 for as much as an address allows.
     pub(crate) region_bytes: usize,
     /// Bytes for each sampled block, on average; 0 for none.
@@ -48,6 +50,7 @@ impl fmt::Debug for Settings {
             .field("huge_pages", &self.huge_pages)
             .field("stats_at_exit", &self.stats_at_exit)
             .field("junk", &self.junk)
+            .field("secure", &self.secure)
             .field("region_bytes", &self.region_bytes)
             .field("sample_bytes", &self.sample_bytes)
             .field("strict_pools", &self.strict_pools)
@@ -66,6 +69,7 @@ impl Settings {
             huge_pages: false,
             stats_at_exit: false,
             junk: false,
+            secure: false,
             region_bytes: 0,
             sample_bytes: SAMPLE_BYTES,
             strict_pools: false,
@@ -94,12 +98,13 @@ impl Form {
     }
 }
 
-const KEYS: [(&str, Form); 7] = [
+const KEYS: [(&str, Form); 8] = [
     ("decay_ms", Form::Millis),
     ("background", Form::Switch),
     ("huge_pages", Form::Switch),
     ("stats_at_exit", Form::Switch),
     ("junk", Form::Switch),
+    ("secure", Form::Switch),
     ("region", Form::Bytes),
     ("strict_pools", Form::Switch),
 ];
@@ -159,6 +164,7 @@ fn apply(settings: &mut Settings, key: &str, value: &str, form: Form) -> bool {
             match key {
                 "background" => settings.background = on,
                 "huge_pages" => settings.huge_pages = on,
+                "secure" => settings.secure = on,
                 "stats_at_exit" => settings.stats_at_exit = on,
                 "strict_pools" => settings.strict_pools = on,
                 _ => settings.junk = on,
@@ -201,6 +207,7 @@ struct Offer {
 static OFFERED: Lock<Option<Offer>> = Lock::new(None);
 static LOADED: AtomicBool = AtomicBool::new(false);
 static JUNK: AtomicBool = AtomicBool::new(false);
+static SECURE: AtomicBool = AtomicBool::new(false);
 static SAMPLED: AtomicU64 = AtomicU64::new(0);
 
 /// Settings in code, from whichever allocator is used first, and what prints the stats table.
@@ -230,6 +237,7 @@ pub(crate) fn load() -> Settings {
         parse(text, &mut settings, report);
     }
     JUNK.store(settings.junk, Relaxed);
+    SECURE.store(settings.secure, Relaxed);
     SAMPLED.store(settings.sample_bytes, Relaxed);
     LOADED.store(true, Relaxed);
     settings
@@ -258,6 +266,17 @@ pub(crate) fn junk() -> bool {
     JUNK.load(Relaxed)
 }
 
+/// Whether the secure profile is in force.
+#[inline]
+pub(crate) fn is_secure() -> bool {
+    SECURE.load(Relaxed)
+}
+
+/// Whether each request takes the slow path, which looks at settings.
+pub(crate) fn looks_at_each() -> bool {
+    junk() || is_secure()
+}
+
 /// Bytes for each sampled block, on average; 0 for none, and before the first request.
 #[cfg(feature = "sites")]
 pub(crate) fn sample_bytes() -> u64 {
@@ -281,7 +300,7 @@ mod tests {
     fn every_key_is_heeded() {
         let (settings, faults) = parsed(
             "decay_ms=200,background,huge_pages=on,stats_at_exit=true,junk=1,region=67108864,\
-             strict_pools",
+             strict_pools,secure",
         );
         assert_eq!(faults, []);
         let expected = Settings {
@@ -290,6 +309,7 @@ mod tests {
             huge_pages: true,
             stats_at_exit: true,
             junk: true,
+            secure: true,
             region_bytes: 64 << 20,
             strict_pools: true,
             ..Settings::new()

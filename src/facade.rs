@@ -81,6 +81,17 @@ impl Bursar {
         self
     }
 
+    /// Chooses the secure profile: links between free slots are encoded with a key of each run's,
+    /// slots are handed out in an order that nobody can foresee, what is freed is cleared and held
+    /// back for a while, large blocks lie between guard pages, as do chunks, and a block that is
+    /// freed twice or as one of another size ends the process with a message. Off by default; each
+    /// request then takes the slow path.
+    #[must_use]
+    pub const fn secure(mut self, on: bool) -> Self {
+        self.settings.secure = on;
+        self
+    }
+
     /// Prints the stats table on standard error at exit. Off by default.
     #[must_use]
     pub const fn stats_at_exit(mut self, on: bool) -> Self {
@@ -249,7 +260,7 @@ unsafe impl GlobalAlloc for Bursar {
             sites::freed(block);
             match class_of_layout(layout) {
                 Some(class) => fast::deallocate(block, class),
-                None => large::deallocate(block),
+                None => large::deallocate(block, layout.size()),
             }
         }
     }

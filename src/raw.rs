@@ -3,13 +3,14 @@
 //! What a block is stands in its descriptor, which follows from the address by arithmetic; only
 //! here an address may be one that was never given out, so it is compared with the regions first.
 
+pub use crate::arena::lookup::NotABlock;
+use crate::arena::lookup::block_at;
 use crate::arena::{fast, large, life, owner, requested, sites};
 use crate::class::class_of_layout;
-use crate::extent::descriptor::{Head, Kind};
 use crate::extent::large as spans;
 use crate::facade::Bursar;
 use crate::os::process;
-use crate::pool::{fixed, router};
+use crate::pool::router;
 use crate::run::descriptor::run_of;
 use crate::units::ClassIndex;
 use core::alloc::{GlobalAlloc, Layout};
@@ -32,9 +33,7 @@ pub fn print(text: impl fmt::Display) {
 
 /// Prints a line on standard error, cut off at 512 bytes, and aborts.
 pub fn end_with(line: fmt::Arguments<'_>) -> ! {
-    let mut text = process::Line::<512>::new();
-    let _ = fmt::Write::write_fmt(&mut text, line);
-    process::end_with(text.text())
+    process::end_with_line(line)
 }
 
 /// A block for the current consumer; null if memory cannot be had.
@@ -62,30 +61,6 @@ fn whole(layout: Layout) -> Layout {
     Layout::from_size_align(size, layout.align()).unwrap_or(layout)
 }
 
-/// Why there is no block at an address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum NotABlock {
-    /// It is not the allocator's memory.
-    Foreign,
-    /// It lies in memory of a block, or of several, but is the start of none.
-    Inside,
-    /// Nothing is alive there: it was freed, or lies inside a large block.
-    Free,
-}
-
-impl fmt::Display for NotABlock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            NotABlock::Foreign => "not from this allocator",
-            NotABlock::Inside => "inside a block",
-            NotABlock::Free => "already free, or inside a large block",
-        })
-    }
-}
-
-impl core::error::Error for NotABlock {}
-
 /// A block that was found by its address. It may have been freed: that of a small block shows only
 /// if this thread freed none of the same run since, or when the whole run is gone.
 #[derive(Clone, Copy, Debug)]
@@ -106,37 +81,15 @@ impl Block {
         reason = "only its address is looked at"
     )]
     pub fn at(address: *mut u8) -> Result<Block, NotABlock> {
-        let start = address.addr();
-        if !fixed::holds(start) {
-            return Err(NotABlock::Foreign);
+        let class = block_at(address.addr())?;
+        // SAFETY: a slot of a run of that class.
+        if class.is_some_and(|class| unsafe { fast::was_freed_last(address, class) }) {
+            return Err(NotABlock::Free);
         }
-        // SAFETY: a slice that has a descriptor.
-        let head = unsafe { Head::of_slice(start) }.first();
-        match head.kind() {
-            Kind::Run => {
-                let class = head.class();
-                let row = class.row();
-                let offset = start - head.address();
-                let slot = row.slot_of(offset).0;
-                if slot >= row.slots || (slot * row.size) as usize != offset {
-                    return Err(NotABlock::Inside);
-                }
-                // SAFETY: a slot of a run of that class.
-                if unsafe { fast::was_freed_last(address, class) } {
-                    return Err(NotABlock::Free);
-                }
-                Ok(Block {
-                    start: address,
-                    class: Some(class),
-                })
-            }
-            Kind::Large if head.address() == start => Ok(Block {
-                start: address,
-                class: None,
-            }),
-            Kind::Large => Err(NotABlock::Inside),
-            Kind::Kept | Kind::None | Kind::Inner => Err(NotABlock::Free),
-        }
+        Ok(Block {
+            start: address,
+            class,
+        })
     }
 
     /// Bytes that may be used.
@@ -162,7 +115,7 @@ impl Block {
             sites::freed(self.start);
             match self.class {
                 Some(class) => fast::deallocate(self.start, class),
-                None => large::deallocate(self.start),
+                None => large::deallocate(self.start, self.size()),
             }
         }
     }

@@ -3,6 +3,7 @@
 use crate::arena::ledger::Ledger;
 use crate::arena::{Arena, Life, bins::Bins, life};
 use crate::class::{CLASSES, TABLE};
+use crate::config;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::{fit, large as spans};
 use crate::os::process::Stderr;
@@ -255,7 +256,7 @@ fn add_touched(regions: &[Region], bytes: &mut u64, kept: &mut u64) {
                 // What is inside a span that began elsewhere has no descriptor of its own.
                 slice += match head.kind() {
                     Kind::None | Kind::Inner => 1,
-                    Kind::Run | Kind::Large | Kind::Kept => head.slices().0.max(1),
+                    Kind::Run | Kind::Large | Kind::Kept | Kind::Guard => head.slices().0.max(1),
                 };
             }
         }
@@ -273,8 +274,10 @@ fn touched_by(head: &Head, alive: &mut u64, kept: &mut u64) {
             // SAFETY: the descriptor of a large block.
             *alive += unsafe { spans::of(head.address()).bytes() as u64 };
         }
+        // In the secure profile access to it was taken away, with all that it held.
+        Kind::Kept if config::is_secure() => {}
         Kind::Kept => *kept += head.slices().bytes() as u64,
-        Kind::None | Kind::Inner => {}
+        Kind::None | Kind::Inner | Kind::Guard => {}
     }
 }
 

@@ -22,7 +22,8 @@ pub mod mbufs;
 pub mod pools;
 pub mod purging;
 pub mod routers;
-pub mod settings;
+mod secure;
+mod settings;
 pub mod statistics;
 pub mod threads;
 
@@ -98,7 +99,7 @@ impl Arguments {
 
 type Run = fn(&Host, &Arguments);
 
-const ALL: [&[(&str, Run)]; 14] = [
+const ALL: [&[(&str, Run)]; 15] = [
     account_faults::ALL,
     account_forks::ALL,
     accounts::ALL,
@@ -110,6 +111,7 @@ const ALL: [&[(&str, Run)]; 14] = [
     pools::ALL,
     purging::ALL,
     routers::ALL,
+    secure::ALL,
     settings::ALL,
     statistics::ALL,
     threads::ALL,

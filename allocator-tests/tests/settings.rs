@@ -23,6 +23,7 @@ fn settings_that_are_understood_are_not_remarked_upon() {
         "background",
         "huge_pages",
         "junk",
+        "secure",
         "decay_ms=0",
         "region=1073741824",
     ] {

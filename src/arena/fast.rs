@@ -81,7 +81,7 @@ pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
             return slow::deallocate(block, class, run);
         }
         let bin = &(*bins).bin(class);
-        let was_empty = run.put_slot(block);
+        let was_empty = run.put_known(block);
         bin.freed.bump();
         let is_current = core::ptr::eq(bin.current(), run);
         // Calls are the last thing done, so that none of this needs a stack.

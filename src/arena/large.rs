@@ -4,7 +4,9 @@
 use super::ledger::Ledger;
 use super::life::with_arena;
 use super::record::Arena;
+use super::secure;
 use super::slow::failed;
+use crate::config;
 use crate::extent::fit::Zeroing;
 use crate::extent::large::{self, Large};
 use crate::pool::AllocFailure;
@@ -66,13 +68,16 @@ pub(super) fn allocate_in(arena: &'static Arena, wanted: &Wanted, zeroing: Zeroi
     }
 }
 
-/// Takes a large block back.
+/// Takes a large block of `size` bytes back.
 ///
 /// # Safety
-/// The block is large, alive, and not used any more.
+/// The block is large, of that size, alive, and not used any more.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn deallocate(block: *mut u8) {
+pub(crate) unsafe fn deallocate(block: *mut u8, size: usize) {
+    if config::is_secure() {
+        secure::expect_large(block, large::block_bytes(size));
+    }
     with_arena(|arena| {
         // Before the block is free: a thread that comes by after a long pause does all that was
         // due meanwhile, and this block is not part of that.
@@ -97,6 +102,9 @@ pub(crate) unsafe fn deallocate(block: *mut u8) {
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn resize(block: *mut u8, size: usize, align: usize) -> *mut u8 {
+    if config::is_secure() {
+        secure::expect_large(block, None);
+    }
     with_arena(|arena| {
         // SAFETY: the caller's promise.
         unsafe {

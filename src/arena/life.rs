@@ -9,6 +9,8 @@ use super::fast::current_bins;
 use super::orphans::{Node, Stack};
 use super::owner::MOVING;
 use super::record::PURGE_CALLS;
+#[cfg(feature = "raw")]
+use super::secure;
 use super::slow::publish;
 use super::{Arena, Life, sites};
 use crate::config;
@@ -17,7 +19,7 @@ use crate::os::clock::coarse_millis;
 use crate::os::lock::Lock;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, Ordering::Relaxed};
 use crate::os::thread::{ExitKey, thread_word};
-use crate::os::{fork, process};
+use crate::os::{fork, process, random};
 use crate::pool::{DEFAULT, Pool, fixed, metadata, router};
 use crate::run::descriptor::{Run, for_each_run};
 use crate::units::ClassIndex;
@@ -74,6 +76,12 @@ pub(super) fn own() -> Option<&'static Arena> {
     Some(unsafe { &*arena })
 }
 
+/// Whether an arena is [`NOBODYS`].
+#[inline(always)]
+pub(super) fn is_nobodys(arena: &Arena) -> bool {
+    core::ptr::eq(arena, &NOBODYS)
+}
+
 /// The thread's arena; [`NOBODYS`] if it has none or each request has to take the whole slow path.
 #[inline(always)]
 pub(super) fn near() -> &'static Arena {
@@ -105,7 +113,7 @@ fn with_new_arena<T>(work: impl FnOnce(&'static Arena) -> T) -> Option<T> {
         return Some(result);
     }
     own_arena::set(arena);
-    if !config::junk() {
+    if !config::looks_at_each() {
         near_arena::set(arena);
     }
     publish(arena);
@@ -129,6 +137,9 @@ fn start() {
         return;
     }
     let settings = config::load();
+    if settings.secure {
+        random::begin();
+    }
     DECAY.set_millis(settings.decay_ms);
     DEFAULT.set_huge_pages(settings.huge_pages);
     DEFAULT.set_region_bytes(settings.region_bytes);
@@ -156,7 +167,10 @@ fn start() {
 pub(crate) fn begin() {
     start();
     if let Some(arena) = own() {
-        near_arena::set(if config::junk() {
+        if config::is_secure() {
+            secure::begin(arena);
+        }
+        near_arena::set(if config::looks_at_each() {
             &raw const NOBODYS
         } else {
             arena
@@ -235,6 +249,7 @@ unsafe extern "C" fn thread_ends(_arena: *mut libc::c_void) {
     current_bins::set(empty_bins());
     own_arena::set(ended());
     near_arena::set(&raw const NOBODYS);
+    arena.quarantine.empty(arena);
     arena.trim_now();
     orphan(arena);
     DECAY.tick(coarse_millis());

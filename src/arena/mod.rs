@@ -24,6 +24,8 @@ pub(crate) mod lent;
 #[cfg(not(loom))]
 pub(crate) mod life;
 #[cfg(not(loom))]
+pub(crate) mod lookup;
+#[cfg(not(loom))]
 mod mixed;
 #[cfg(not(loom))]
 mod notified;
@@ -31,6 +33,8 @@ mod notified;
 pub(crate) mod owner;
 #[cfg(not(loom))]
 pub(crate) mod owners;
+#[cfg(not(loom))]
+mod quarantine;
 #[cfg(not(loom))]
 mod record;
 #[cfg(all(feature = "check", not(loom)))]
@@ -41,6 +45,8 @@ pub(crate) mod requested;
 mod room;
 #[cfg(not(loom))]
 mod scopes;
+#[cfg(not(loom))]
+mod secure;
 #[cfg(all(feature = "sites", not(loom)))]
 pub(crate) mod sites;
 #[cfg(all(not(feature = "sites"), not(loom)))]

@@ -6,9 +6,12 @@ use super::fast;
 use super::ledger::Ledger;
 use super::ledgers::Ledgers;
 use super::orphans::Node;
+use super::quarantine::Quarantine;
 use super::queue::Queue;
 use super::scopes::Scopes;
+use super::secure;
 use crate::class::CLASSES;
+use crate::config;
 use crate::extent::decay::DECAY;
 use crate::extent::places::Places;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
@@ -43,7 +46,7 @@ pub(crate) struct Arena {
     mixed: AtomicPtr<Bins>,
     /// The same; [`empty_bins`] while there are none.
     mixed_at_hand: Cell<*const Bins>,
-    /// The owner word of their runs.
+    /// The owner word of their runs; that of no run while there are none.
     mixed_word: Cell<usize>,
     /// Calls of slow paths until the clock is read.
     calls: Cell<u32>,
@@ -61,6 +64,8 @@ pub(crate) struct Arena {
     pub(super) unused: [Cell<*const Run>; KEPT],
     /// Spans of large blocks that this thread freed last.
     pub(super) places: Places,
+    /// Blocks that were freed and are held back, in the secure profile.
+    pub(super) quarantine: Quarantine,
     /// When the runs are looked through again, in milliseconds.
     pub(super) trim_due: AtomicU64,
     /// Another thread wants this one to look after its runs.
@@ -107,7 +112,7 @@ impl Arena {
             base: Bins::new(),
             mixed: AtomicPtr::new(null_mut()),
             mixed_at_hand: Cell::new(empty_bins()),
-            mixed_word: Cell::new(0),
+            mixed_word: Cell::new(TAGGED),
             base_ledger: Ledger::new(OwnerTag::UNATTRIBUTED),
             ledgers: Ledgers::new(),
             current: Cell::new(core::ptr::null()),
@@ -115,6 +120,7 @@ impl Arena {
             fallible: Cell::new(false),
             unused: [const { Cell::new(core::ptr::null()) }; KEPT],
             places: Places::new(),
+            quarantine: Quarantine::new(),
             trim_due: AtomicU64::new(0),
             diverted: AtomicBool::new(false),
             settling: AtomicBool::new(false),
@@ -281,10 +287,15 @@ impl Arena {
         wanted: &Wanted,
     ) -> Result<Slot, AllocFailure> {
         let taken = self.take_once(class, wanted);
-        taken.or_else(|failure| {
+        let taken = taken.or_else(|failure| {
             self.reclaim(failure)
                 .and_then(|()| self.take_once(class, wanted))
-        })
+        });
+        if config::is_secure() {
+            taken.map(|slot| secure::hand_out(slot, class))
+        } else {
+            taken
+        }
     }
 
     #[inline]

@@ -5,7 +5,7 @@ use super::bins::{Bin, Bins};
 use super::fast::current_bins;
 use super::ledger::Ledger;
 use super::owners::Owner;
-use super::{Arena, life, owner};
+use super::{Arena, life, owner, secure};
 use crate::config;
 use crate::os::thread::thread_word;
 use crate::pool::AllocFailure;
@@ -157,6 +157,10 @@ unsafe fn deallocate_uncharged(
 /// As there; the arena is the thread's.
 #[inline(never)]
 unsafe fn deallocate_near(block: *mut u8, class: ClassIndex, run: &Run, arena: &'static Arena) {
+    if life::is_nobodys(arena) {
+        // SAFETY: the caller's promise.
+        return unsafe { deallocate_anywhere(block, class) };
+    }
     // SAFETY: the caller's promise; bins are never given up.
     unsafe {
         let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
@@ -176,7 +180,7 @@ unsafe fn put_back(arena: &'static Arena, bin: &Bin, run: &Run, block: *mut u8) 
     bin.freed.bump();
     // SAFETY: the caller's promise.
     unsafe {
-        if run.put_slot(block) && run.remote.state() != State::Owned {
+        if run.put_known(block) && run.remote.state() != State::Owned {
             return take_up_in(arena, run);
         }
         let this = core::ptr::from_ref(run).cast_mut();
@@ -225,36 +229,71 @@ pub(crate) unsafe fn take_up(run: &Run) {
 /// As for [`super::fast::deallocate`].
 #[inline(never)]
 unsafe fn deallocate_anywhere(block: *mut u8, class: ClassIndex) {
+    if config::is_secure() {
+        // SAFETY: the caller's promise.
+        return unsafe { secure::deallocate(block, class) };
+    }
     if config::junk() {
         junk(block, class, JUNK_FREED);
     }
-    // Without memory for an arena the block stays on the books: a free that cannot be counted is
-    // not made.
+    // Without memory for an arena the block stays on the books.
     life::with_arena(|arena| {
         // SAFETY: the caller's promise.
         unsafe {
             let run = run_of(block, class).cast_mut();
-            let Some(ledger) = book_freed(arena, &*run, block, class) else {
-                return;
-            };
-            let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
-            if core::ptr::eq(bins.arena.get(), arena) {
-                free_here(arena, bins, &*run, block);
-            } else {
-                ledger.book_freed_remotely();
-                free_remotely(run, block);
+            if book_freed(arena, &*run, block, class) {
+                free_booked(arena, run, block);
             }
             arena.tick_now_and_then();
         }
     });
 }
 
-/// Counts a block as freed that is not in a run of its owner's on this thread. The owner's ledger
-/// here; `None` if there is no memory for the count.
+/// Puts a block that was counted as freed where its run has it back.
+///
+/// # Safety
+/// The block is of that run, the caller's, and not used any more.
+#[inline(always)]
+pub(super) unsafe fn free_booked(arena: &'static Arena, run: *mut Run, block: *mut u8) {
+    // SAFETY: the caller's promise; bins are never given up.
+    unsafe {
+        let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
+        if core::ptr::eq(bins.arena.get(), arena) {
+            free_here(arena, bins, &*run, block);
+        } else {
+            free_remotely(run, block);
+        }
+    }
+}
+
+/// Counts a block as freed. False, with nothing changed, if there is no memory for the count: then
+/// the block stays on the books, and is not to be freed.
 ///
 /// # Safety
 /// The block is of that run and class, alive, and not used any more.
-unsafe fn book_freed(
+pub(super) unsafe fn book_freed(
+    arena: &'static Arena,
+    run: &Run,
+    block: *mut u8,
+    class: ClassIndex,
+) -> bool {
+    // SAFETY: the caller's promise; bins are never given up.
+    let (ledger, bins) = unsafe {
+        let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
+        (ledger_of_freed(arena, run, block, class), bins)
+    };
+    let is_remote = !core::ptr::eq(bins.arena.get(), arena);
+    if let Some(ledger) = ledger.filter(|_| is_remote) {
+        ledger.book_freed_remotely();
+    }
+    ledger.is_some()
+}
+
+/// Counts a block as freed in its owner's ledger here. `None` if there is no memory for one.
+///
+/// # Safety
+/// As for [`book_freed`].
+unsafe fn ledger_of_freed(
     arena: &'static Arena,
     run: &Run,
     block: *mut u8,
@@ -339,8 +378,8 @@ unsafe fn free_remotely(run: *mut Run, block: *mut u8) {
     // SAFETY: the caller's promise. The run stays alive while the block is not on its list, and
     // after that as long as this thread has it to notify its owner.
     unsafe {
-        let start = (*run).start();
-        if (*run).remote.push(block.cast(), start) {
+        let links = (*run).links();
+        if (*run).remote.push(block.cast(), links) {
             let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
             (*bins.arena.get()).notify(run);
         }

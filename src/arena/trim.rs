@@ -181,7 +181,8 @@ impl Arena {
     /// After a failure for want of memory: gives back what is kept for reuse, by any arena. The
     /// failure again where that cannot help.
     #[cold]
-    pub(super) fn reclaim(&self, failure: AllocFailure) -> Result<(), AllocFailure> {
+    pub(super) fn reclaim(&'static self, failure: AllocFailure) -> Result<(), AllocFailure> {
+        self.quarantine.empty(self);
         match failure {
             AllocFailure::AddressSpace { .. } | AllocFailure::Commit { .. } => {}
             AllocFailure::PoolsFull { .. } => return self.reclaim_in_pools(failure),
@@ -276,9 +277,13 @@ pub(crate) fn purge() -> u64 {
         bytes += arena.look_through_queue(Zeal::All);
         arena.divert();
     }
-    life::with_orphans(|arena| bytes += arena.trim(Zeal::All));
+    life::with_orphans(|arena| {
+        arena.quarantine.empty(arena);
+        bytes += arena.trim(Zeal::All);
+    });
     life::with_arena(|arena| {
         arena.purge_heeded.set(PURGE_CALLS.load(Relaxed));
+        arena.quarantine.empty(arena);
         bytes += arena.trim(Zeal::All);
     });
     bytes + decay::purge_all(&held)

@@ -15,6 +15,7 @@ use crate::os::sync::Ordering::Relaxed;
 use crate::pool::region::Region;
 use crate::pool::{Pool, fixed};
 use crate::run::descriptor::{Run, empty_run, for_each_run};
+use crate::run::marks::Mark;
 use crate::run::remote::State;
 use crate::units::SLICE;
 use core::fmt;
@@ -291,10 +292,11 @@ fn check_span(address: usize, report: &mut CheckReport) -> Result<usize, Violati
             let bytes = large.bytes();
             // SAFETY: a slice of a chunk that the region has.
             let pool = unsafe { fit::pool_of(address) };
+            let needed = large::slices_for(pool, bytes).map_or(0, |slices| slices.0);
             equal(
                 "a large block has as many slices as it needs",
                 address,
-                bytes.div_ceil(pool.grain()),
+                needed,
                 slices,
             )?;
             let room = pool.room(address, head.slices());
@@ -308,7 +310,7 @@ fn check_span(address: usize, report: &mut CheckReport) -> Result<usize, Violati
             report.live_blocks += 1;
             report.live_bytes += bytes as u64;
         }
-        Kind::Kept => {}
+        Kind::Kept | Kind::Guard => {}
         Kind::None | Kind::Inner => {
             equal(
                 "a used slice belongs to a span",
@@ -340,7 +342,7 @@ fn check_run(run: &Run) -> Result<u32, Violation> {
             equal("the free list ends", address, free, run.slots())?;
         }
         // SAFETY: a slot on the free list holds its link.
-        slot = unsafe { (*slot).next };
+        slot = unsafe { run.links().next(slot) };
     }
     equal(
         "available + withdrawn = used + free",
@@ -358,8 +360,13 @@ fn check_run(run: &Run) -> Result<u32, Violation> {
     let room = run.pool().room(address, run.head.slices());
     let bytes = most as usize * run.row().size as usize;
     equal("a run fits its span", address, room.max(bytes), room)?;
-    let live = run.used().checked_sub(waiting);
+    let marked = |mark| run.marks().map(|marks| marks.count(mark, most));
+    let held = marked(Mark::Held).unwrap_or(0);
+    let live = run.used().checked_sub(waiting + held);
     equal("waiting slots are used", address, live.is_some(), true)?;
+    if let (Some(live), Some(marked)) = (live, marked(Mark::Live)) {
+        equal("live blocks are marked", address, live, marked)?;
+    }
     if run.remote.state() == State::Full {
         equal("a full run has no free slot", address, free, 0_u32)?;
     }

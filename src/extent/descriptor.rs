@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Large = 3,
     /// A large block that was freed and kept, at its first slice.
     Kept = 4,
+    /// Pages without access before a large block, at their first slice.
+    Guard = 5,
 }
 
 /// The common head of all descriptors. Zero where nothing was ever written.
@@ -80,6 +82,7 @@ impl Head {
             2 => Kind::Inner,
             3 => Kind::Large,
             4 => Kind::Kept,
+            5 => Kind::Guard,
             _ => Kind::None,
         }
     }

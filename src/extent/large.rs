@@ -6,10 +6,13 @@
 //! mapped afresh when it is released, and moves stop when too many are alive.
 
 use super::descriptor::{Head, Kind};
-use super::fit::{self, Contents, Span, Zeroing};
+use super::fit::{self, Contents, Zeroing};
+use super::guard;
 use super::places::Places;
 use crate::class::class_of_layout;
-use crate::os::map;
+use crate::config;
+use crate::os::map::{self, Ranges};
+use crate::os::process::page_size;
 use crate::os::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
 use crate::pool::router::{self, Wanted};
@@ -33,6 +36,8 @@ pub(crate) struct Large {
     /// Where a run keeps what is no number: a reader of statistics may take one for the other.
     unused: [usize; 5],
     bytes: AtomicUsize,
+    /// Slices of the guard before it.
+    front: AtomicU32,
 }
 
 static_assertions::const_assert!(size_of::<Large>() <= DESCRIPTOR);
@@ -70,26 +75,42 @@ pub(crate) fn allocate(
     let bytes = block_bytes(wanted.size).ok_or(too_large)?;
     let align = Slices(wanted.align.div_ceil(SLICE).max(1));
     router::in_order(wanted, tag, |pool, _| {
-        let slices = pool.slices_for(bytes).ok_or(too_large)?;
-        if u32::try_from(slices.0).is_err() {
+        let slices = slices_for(pool, bytes).ok_or(too_large)?;
+        let front = guard::front(pool, align);
+        let whole = Slices(slices.0 + front.0);
+        if u32::try_from(whole.0).is_err() {
             return Err(too_large);
         }
         pool.counts.requests.fetch_add(1, Relaxed);
-        let span = fit::allocate(pool, slices, align, bytes, zeroing)?;
-        Ok(describe(span, bytes, tag))
+        let span = fit::allocate(pool, whole, align, bytes, zeroing)?;
+        let address = span.address + front.bytes();
+        // SAFETY: claimed just now.
+        unsafe {
+            guard::put_front(span.address, front);
+            guard::put_end(pool, address, bytes, slices);
+        }
+        let block = describe(address, slices, bytes, tag);
+        // SAFETY: made just now.
+        unsafe { of(address) }.front.store(front.0 as u32, Relaxed);
+        Ok(block)
     })
 }
 
-fn describe(span: Span, bytes: usize, tag: OwnerTag) -> Block {
-    // SAFETY: the span was claimed just now.
-    let large = unsafe { of(span.address) };
-    large.head.describe(ClassIndex(0), span.slices, tag);
+/// Slices of a pool for a block of so many bytes, with what guards its end. `None` for more than
+/// there can be.
+pub(crate) fn slices_for(pool: &Pool, bytes: usize) -> Option<Slices> {
+    let guard = if pool.has_guards() { page_size() } else { 0 };
+    pool.slices_for(bytes.checked_add(guard)?)
+}
+
+fn describe(address: usize, slices: Slices, bytes: usize, tag: OwnerTag) -> Block {
+    // SAFETY: the slices were claimed just now.
+    let large = unsafe { of(address) };
+    large.head.describe(ClassIndex(0), slices, tag);
     large.bytes.store(bytes, Relaxed);
+    large.front.store(0, Relaxed);
     large.head.set_kind(Kind::Large);
-    Block {
-        address: span.address,
-        bytes,
-    }
+    Block { address, bytes }
 }
 
 /// Spans of together at most this many slices are kept for reuse by a thread.
@@ -106,6 +127,8 @@ pub(crate) fn reuse_or_allocate(
     let align = wanted.align;
     let reused = block_bytes(wanted.size)
         .filter(|&bytes| bytes <= KEPT_MAX * SLICE && router::is_simple() && wanted.pool.is_none())
+        // What the secure profile keeps is held back, and is not to be had before it was released.
+        .filter(|_| !config::is_secure())
         .and_then(|bytes| {
             let slices = Slices(bytes.div_ceil(SLICE));
             // SAFETY: what was kept has a descriptor for good, though it may be another's by now.
@@ -117,23 +140,17 @@ pub(crate) fn reuse_or_allocate(
                 // SAFETY: a committed span of that many bytes, taken above.
                 unsafe { core::ptr::write_bytes(address as *mut u8, 0, bytes) };
             }
-            Some(describe(
-                Span {
-                    address,
-                    slices,
-                    zero: false,
-                },
-                bytes,
-                tag,
-            ))
+            Some(describe(address, slices, bytes, tag))
         });
     if let Some(block) = reused {
         return Ok(block);
     }
     // What is kept is of the wrong sizes. In the pool it may become this block, or part of it,
     // where otherwise fresh memory would be touched.
-    // SAFETY: each span is handed over when it has left its place.
-    places.age(true, |kept| unsafe { release_kept(kept) });
+    if !config::is_secure() {
+        // SAFETY: each span is handed over when it has left its place.
+        places.age(true, |kept| unsafe { release_kept(kept) });
+    }
     allocate(wanted, tag, zeroing)
 }
 
@@ -167,10 +184,10 @@ impl Large {
         unsafe { fit::pool_of(self.head.address()) }
     }
 
-    /// Whether its pages can be moved: they are of anonymous memory, and together.
+    /// Whether its pages can be moved: they are of anonymous memory, and together, without guards.
     fn is_movable(&self) -> bool {
         let pool = self.pool();
-        !pool.kind().is_object() && !pool.is_small()
+        !pool.kind().is_object() && !pool.is_small() && !pool.has_guards()
     }
 
     /// Gives the block up, keeping its span for reuse if it is small enough.
@@ -178,6 +195,14 @@ impl Large {
     /// # Safety
     /// The block is alive, nobody uses it any more, and the caller has the places.
     pub(crate) unsafe fn keep_or_release(&self, places: &Places) {
+        if self.pool().has_guards() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.hold_back(places) };
+        }
+        if config::is_secure() {
+            // SAFETY: the caller's promise.
+            unsafe { self.clear() };
+        }
         let slices = self.head.slices().0;
         if slices > KEPT_MAX || self.head.flags() & MOVED != 0 || self.pool().is_fixed() {
             // SAFETY: the caller's promise.
@@ -200,6 +225,43 @@ impl Large {
         if let Some(left) = places.put(self.head.address()) {
             // SAFETY: it has left its place.
             unsafe { release_kept(left) };
+        }
+    }
+
+    /// Takes away what the block holds, and access to it, and keeps its span from being used for a
+    /// while.
+    ///
+    /// # Safety
+    /// As for [`keep_or_release`](Self::keep_or_release).
+    unsafe fn hold_back(&self, places: &Places) {
+        let (address, slices) = (self.head.address(), self.head.slices());
+        // SAFETY: the caller's promise. Without a guard the contents have to go all the same.
+        unsafe {
+            if map::guard(address, slices.bytes()).is_err() {
+                self.clear();
+            }
+        }
+        self.head.set_kind(Kind::Kept);
+        if let Some(left) = places.put(address) {
+            // SAFETY: it has left its place.
+            unsafe { release_kept(left) };
+        }
+    }
+
+    /// Has the block read as zero.
+    ///
+    /// # Safety
+    /// Nobody wants its contents.
+    unsafe fn clear(&self) {
+        let (address, bytes) = (self.head.address(), self.bytes());
+        let pages = bytes & !(page_size() - 1);
+        let mut ranges = Ranges::new();
+        ranges.add(address, pages);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let purged = self.pool().purge_inside(&ranges);
+            let cleared = if purged < pages { 0 } else { pages };
+            core::ptr::write_bytes((address + cleared) as *mut u8, 0, bytes - cleared);
         }
     }
 
@@ -229,9 +291,19 @@ impl Large {
         let Some(contents) = left else {
             return self.head.set_kind(Kind::Kept);
         };
+        let front = Slices(self.front.load(Relaxed) as usize);
         self.head.clear();
-        // SAFETY: the caller's promise.
-        unsafe { fit::release(self.pool(), address, slices, contents) };
+        // SAFETY: the caller's promise; what may be guarded is free of that again.
+        unsafe {
+            let pool = self.pool();
+            if pool.has_guards() {
+                let _ = map::unguard(address, slices.bytes());
+            }
+            let start = address - front.bytes();
+            guard::remove_front(start, front);
+            let whole = Slices(front.0 + slices.0);
+            fit::release(pool, start, whole, contents);
+        }
     }
 
     /// What slices hold that the block gives up: moved ones are mapped afresh. `None` if the kernel
@@ -264,12 +336,37 @@ impl Large {
     pub(crate) unsafe fn resize_in_place(&self, size: usize) -> Option<usize> {
         let pool = self.pool();
         let bytes = block_bytes(size)?;
-        let wanted = pool.slices_for(bytes)?;
+        let wanted = slices_for(pool, bytes)?;
         let have = self.head.slices();
         let address = self.head.address();
         if !pool.admits(size) || bytes > pool.room(address, wanted) {
             return None;
         }
+        let before = self.bytes();
+        // SAFETY: the block's own slices. What is given up is cleared as freed memory is.
+        unsafe {
+            guard::remove_end(pool, address, before, have);
+            if pool.has_guards() && bytes < before {
+                let tail = (address + bytes) as *mut u8;
+                core::ptr::write_bytes(tail, 0, before - bytes);
+            }
+        }
+        // SAFETY: the caller's promise.
+        let resized = unsafe { self.resize_to(pool, wanted) };
+        let bytes = resized.map_or(before, |()| bytes);
+        self.bytes.store(bytes, Relaxed);
+        // SAFETY: the block's own slices.
+        unsafe { guard::put_end(pool, address, bytes, self.head.slices()) };
+        resized.map(|()| bytes)
+    }
+
+    /// Makes the block so many slices without moving it; `None` with nothing changed.
+    ///
+    /// # Safety
+    /// As for [`resize_in_place`](Self::resize_in_place).
+    unsafe fn resize_to(&self, pool: &Pool, wanted: Slices) -> Option<()> {
+        let have = self.head.slices();
+        let address = self.head.address();
         if wanted > have {
             let more = Slices(wanted.0 - have.0);
             if !fit::extend(pool, address + have.bytes(), more) {
@@ -287,8 +384,7 @@ impl Large {
                 }
             }
         }
-        self.bytes.store(bytes, Relaxed);
-        Some(bytes)
+        Some(())
     }
 
     /// Moves the block's pages to a new block of `size` bytes at a multiple of `align` with the

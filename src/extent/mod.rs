@@ -17,6 +17,8 @@ pub(crate) mod fit;
 #[cfg(all(test, not(loom)))]
 mod fit_tests;
 #[cfg(not(loom))]
+pub(crate) mod guard;
+#[cfg(not(loom))]
 pub(crate) mod large;
 #[cfg(not(loom))]
 pub(crate) mod survey;

@@ -15,6 +15,8 @@ pub enum Call {
     Remap,
     /// Mapping the allocator's own records (`mmap`).
     Metadata,
+    /// Making guard pages (`madvise`, `mprotect`).
+    Guard,
 }
 
 #[cfg(not(feature = "fault-injection"))]
@@ -44,7 +46,7 @@ mod plan {
         From(u64),
     }
 
-    const KINDS: usize = 5;
+    const KINDS: usize = 6;
     static MADE: [AtomicU64; KINDS] = [const { AtomicU64::new(0) }; KINDS];
     static PLAN: [AtomicU64; KINDS] = [const { AtomicU64::new(0) }; KINDS];
     const NTH: u64 = 1 << 62;

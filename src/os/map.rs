@@ -113,6 +113,50 @@ unsafe fn purge_one(address: usize, len: usize) -> Result<(), Refused> {
     keeping_errno(|| unsafe { libc::madvise(address as *mut c_void, len, libc::MADV_DONTNEED) })
 }
 
+/// Whether the kernel has refused guard pages (before Linux 6.13, or in locked memory), so that there
+/// may be pages whose protection stands in for them.
+static PROTECTED: AtomicBool = AtomicBool::new(false);
+
+/// Takes away what pages hold and, until [`unguard`], access to them. Splits no mapping where the
+/// kernel knows guard pages. Where it refuses, the pages stay accessible, and what they hold may stay.
+///
+/// # Safety
+/// Whole committed pages whose contents nobody wants.
+pub(crate) unsafe fn guard(address: usize, len: usize) -> Result<(), Refused> {
+    if injected(Call::Guard) {
+        return Err(INJECTED);
+    }
+    let pages = address as *mut c_void;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if keeping_errno(|| libc::madvise(pages, len, MADV_GUARD_INSTALL)).is_ok() {
+            return Ok(());
+        }
+        PROTECTED.store(true, Relaxed);
+        purge_one(address, len)?;
+        keeping_errno(|| libc::mprotect(pages, len, libc::PROT_NONE))
+    }
+}
+
+/// Gives access back to pages that may be guarded. They read as zero if they were.
+///
+/// # Safety
+/// The range is committed memory of ours.
+pub(crate) unsafe fn unguard(address: usize, len: usize) -> Result<(), Refused> {
+    let pages = address as *mut c_void;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let removed = keeping_errno(|| libc::madvise(pages, len, MADV_GUARD_REMOVE));
+        if PROTECTED.load(Relaxed) {
+            return keeping_errno(|| libc::mprotect(pages, len, READ_WRITE));
+        }
+        removed
+    }
+}
+
+const MADV_GUARD_INSTALL: libc::c_int = 102;
+const MADV_GUARD_REMOVE: libc::c_int = 103;
+
 /// Ranges of pages that are given back together: processors forget what they know of all of them
 /// at once, which costs more than all else where several threads run.
 pub(crate) struct Ranges {

@@ -20,6 +20,8 @@ pub(crate) mod object;
 #[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]
+pub(crate) mod random;
+#[cfg(not(loom))]
 pub(crate) mod thread;
 #[cfg(all(feature = "sites", not(loom)))]
 pub(crate) mod unwind;

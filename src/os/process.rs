@@ -133,6 +133,13 @@ pub(crate) fn end_with(text: &str) -> ! {
     unsafe { libc::abort() }
 }
 
+/// The same for what is put together for it, cut off where a line ends.
+pub(crate) fn end_with_line(text: fmt::Arguments<'_>) -> ! {
+    let mut line = Line::<512>::new();
+    let _ = fmt::Write::write_fmt(&mut line, text);
+    end_with(line.text())
+}
+
 /// Has `hook` called at exit. Returns whether that was possible.
 pub(crate) fn at_exit(hook: extern "C" fn()) -> bool {
     // SAFETY: the hook is a function of this program with the type that atexit wants.

@@ -102,13 +102,11 @@ pub(crate) fn all() -> All {
 }
 
 /// Whether an address, which may be anything, lies in a slice that has a descriptor.
-#[cfg(feature = "raw")]
 #[inline]
 pub(crate) fn holds(address: usize) -> bool {
     DEFAULT.first_region().contains(address) || is_elsewhere(address)
 }
 
-#[cfg(feature = "raw")]
 #[cold]
 #[inline(never)]
 fn is_elsewhere(address: usize) -> bool {

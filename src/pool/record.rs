@@ -11,6 +11,7 @@ use super::backing::Kind;
 use super::failure::AllocFailure;
 use super::gate::{Gate, Views};
 use super::region::{REGION, REGIONS, Region};
+use crate::config;
 use crate::os::lock::{Guard, Lock};
 use crate::os::map::{self, Ranges, Refused};
 use crate::os::object::Object;
@@ -19,7 +20,7 @@ use crate::os::sync::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::Relaxed,
 };
-use crate::units::{SLICE, Slices};
+use crate::units::{CHUNK, SLICE, Slices};
 use core::ptr::null_mut;
 
 /// A source of slices. Type-stable: once one has ended, its record serves another.
@@ -224,9 +225,17 @@ impl Pool {
     pub(crate) fn room(&self, address: usize, slices: Slices) -> usize {
         if self.is_fixed() && self.is_last(address + slices.bytes()) {
             self.room_at_end(slices)
+        } else if self.has_guards() && (address + slices.bytes()).is_multiple_of(CHUNK) {
+            slices.bytes() - page_size()
         } else {
             slices.0 * self.grain()
         }
+    }
+
+    /// Whether spans have guard pages: in the secure profile, but for pools whose sizes are to be
+    /// kept to the byte. The last page of a chunk is one then, unless a large block goes over it.
+    pub(crate) fn has_guards(&self) -> bool {
+        config::is_secure() && !self.is_fixed()
     }
 
     /// Bytes of a range of slices that are mapped: an object ends with the pool.
@@ -359,7 +368,6 @@ impl Pool {
     }
 
     /// The region that is made first; it holds nothing before.
-    #[cfg(feature = "raw")]
     #[inline]
     pub(crate) fn first_region(&self) -> &Region {
         &self.regions[0]

@@ -1,18 +1,22 @@
 //! The descriptor of a run: what and whose it is, how much of it is in use.
 
-use super::remote::{FreeSlot, Remote};
+use super::links::FreeSlot;
+use super::marks::Marks;
+use super::remote::Remote;
 use super::tags::Side;
 use crate::class::SizeClass;
+use crate::config;
 use crate::extent::bits::{bits, mask};
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::fit::{self, Contents, Zeroing};
+use crate::extent::guard;
 use crate::os::process::page_size;
 use crate::os::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
 use crate::pool::{AllocFailure, Pool};
 use crate::units::{ClassIndex, OwnerTag, SLICE, Slices, SlotIndex};
 use core::cell::Cell;
-use core::ptr::{NonNull, null_mut};
+use core::ptr::{NonNull, null, null_mut};
 use static_assertions::{const_assert, const_assert_eq};
 
 /// A run. The first cache line is its owner's, the second is shared with threads that free.
@@ -60,6 +64,8 @@ pub(crate) struct Run {
     pub(super) zero: Cell<bool>,
     /// Pages of units that are not extended may be resident: the slices were in use before.
     pub(super) stale: Cell<bool>,
+    /// What the secure profile keeps of it; null elsewhere.
+    marks: Cell<*const Marks>,
 }
 
 /// Some slots have a tag of their own: each free takes the slow path.
@@ -122,6 +128,7 @@ pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
     looks: Cell::new(0),
     zero: Cell::new(false),
     stale: Cell::new(false),
+    marks: Cell::new(null()),
 });
 
 /// The address of [`EMPTY`].
@@ -158,6 +165,32 @@ impl Run {
         apart: bool,
     ) -> Result<*mut Run, AllocFailure> {
         let row = class.row();
+        let marks = match config::is_secure() {
+            true => Some(Marks::new(row.slots).ok_or(AllocFailure::Metadata)?),
+            false => None,
+        };
+        let run = Self::acquire_bare(pool, class, owner, tag, apart).inspect_err(|_| {
+            if let Some(marks) = marks {
+                // SAFETY: made just now for so many slots.
+                unsafe { Marks::release(marks, row.slots) };
+            }
+        })?;
+        if let Some(marks) = marks {
+            // SAFETY: a run that nobody else knows.
+            unsafe { (*run).set_marks(marks) };
+        }
+        Ok(run)
+    }
+
+    /// The same without marks.
+    fn acquire_bare(
+        pool: &Pool,
+        class: ClassIndex,
+        owner: usize,
+        tag: OwnerTag,
+        apart: bool,
+    ) -> Result<*mut Run, AllocFailure> {
+        let row = class.row();
         let size = row.size as usize;
         pool.counts.requests.fetch_add(1, Relaxed);
         let acquire = |slices| fit::allocate(pool, slices, Slices(1), size, Zeroing::None);
@@ -177,6 +210,8 @@ impl Run {
         let run: *mut Run = core::ptr::from_ref(head).cast_mut().cast();
         head.describe(class, slices, tag);
         head.set_flags(if apart { APART } else { 0 });
+        // SAFETY: claimed just now.
+        unsafe { guard::close_chunk(pool, span.address, slices) };
         for slice in 1..slices.0 {
             // SAFETY: as above.
             let inner = unsafe { Head::of_slice(span.address + slice * SLICE) };
@@ -213,6 +248,7 @@ impl Run {
         this.looks.set(0);
         this.zero.set(span.zero);
         this.stale.set(!span.zero);
+        this.marks.set(null());
         head.set_kind(Kind::Run);
         Ok(run)
     }
@@ -230,6 +266,10 @@ impl Run {
             // SAFETY: no block is alive, so nobody asks for a tag.
             unsafe { Side::release(side, self.row().slots) };
         }
+        if let Some(marks) = NonNull::new(self.marks.replace(null()).cast_mut()) {
+            // SAFETY: no block is alive whose slot anybody would look up.
+            unsafe { Marks::release(marks, self.row().slots) };
+        }
         self.free.set(null_mut());
         self.owner.store(0, Relaxed);
         for slice in (0..slices.0).rev() {
@@ -237,7 +277,10 @@ impl Run {
             unsafe { Head::of_slice(address + slice * SLICE) }.clear();
         }
         // SAFETY: the caller's promise.
-        unsafe { fit::release(pool, address, slices, Contents::Dirty) };
+        unsafe {
+            guard::open_chunk(pool, address, slices);
+            fit::release(pool, address, slices, Contents::Dirty);
+        }
     }
 
     /// The pool that it is of.
@@ -251,6 +294,17 @@ impl Run {
     #[inline]
     pub(crate) fn is_apart(&self) -> bool {
         self.head.flags() & APART != 0
+    }
+
+    /// What the secure profile keeps of it.
+    #[inline]
+    pub(crate) fn marks(&self) -> Option<&Marks> {
+        // SAFETY: the run's own, for as long as it lives.
+        unsafe { self.marks.get().as_ref() }
+    }
+
+    pub(super) fn set_marks(&self, marks: NonNull<Marks>) {
+        self.marks.set(marks.as_ptr());
     }
 
     /// Slots that there are.

@@ -8,10 +8,13 @@
 //! slots share pages, else a slot. Slots that were never available have never been touched.
 //! Available slots are used, on the free list, or wait on the remote list for the owner.
 
+pub(crate) mod links;
 pub(crate) mod remote;
 
 #[cfg(not(loom))]
 pub(crate) mod descriptor;
+#[cfg(not(loom))]
+pub(crate) mod marks;
 #[cfg(not(loom))]
 mod slots;
 #[cfg(not(loom))]

@@ -14,56 +14,8 @@
 //! puts it into the owner's queue. An owner that wants others to look after a run does so itself,
 //! with all free slots on the list. Whoever empties that queue has the run.
 
+use super::links::{FreeSlot, Links, Taken};
 use crate::os::sync::{AtomicU64, Ordering};
-
-/// A free slot's first word: the next free slot, or null.
-#[repr(transparent)]
-pub(crate) struct FreeSlot {
-    #[cfg(not(loom))]
-    pub(crate) next: *mut FreeSlot,
-    #[cfg(loom)]
-    pub(crate) next: loom::cell::Cell<*mut FreeSlot>,
-}
-
-impl FreeSlot {
-    /// Links a slot to the next.
-    ///
-    /// # Safety
-    /// The slot is free, and the caller's.
-    #[inline(always)]
-    pub(crate) unsafe fn link(slot: *mut FreeSlot, next: *mut FreeSlot) {
-        // SAFETY: the caller's promise; a slot has room for a link and is aligned for it.
-        #[cfg(not(loom))]
-        unsafe {
-            (*slot).next = next;
-        }
-        // SAFETY: as above.
-        #[cfg(loom)]
-        unsafe {
-            (*slot).next.set(next);
-        }
-    }
-}
-
-impl FreeSlot {
-    /// The slot that `slot` leads to.
-    ///
-    /// # Safety
-    /// The slot is free, linked, and the caller's.
-    #[inline(always)]
-    unsafe fn next(slot: *mut FreeSlot) -> *mut FreeSlot {
-        // SAFETY: the caller's promise.
-        #[cfg(not(loom))]
-        unsafe {
-            (*slot).next
-        }
-        // SAFETY: as above.
-        #[cfg(loom)]
-        unsafe {
-            (*slot).next.get()
-        }
-    }
-}
 
 /// Who looks after a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,13 +27,6 @@ pub(crate) enum State {
     Full = 1,
     /// Whoever empties the owner's queue.
     Notified = 2,
-}
-
-/// Blocks that were taken off a run's list.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Taken {
-    pub(crate) first: *mut FreeSlot,
-    pub(crate) count: u32,
 }
 
 /// The word.
@@ -134,18 +79,19 @@ impl Remote {
         self.0.store(bare(State::Owned), Ordering::Relaxed);
     }
 
-    /// Puts a block on the list of the run that starts at `start`. True if the run was `Full`: the
-    /// caller has made it `Notified` and must put it into its owner's queue.
+    /// Puts a block on the list of its run. True if the run was `Full`: the caller has made it
+    /// `Notified` and must put it into its owner's queue.
     ///
     /// # Safety
     /// The block is a slot of that run and the caller's.
     #[must_use]
-    pub(crate) unsafe fn push(&self, block: *mut FreeSlot, start: *mut u8) -> bool {
+    pub(crate) unsafe fn push(&self, block: *mut FreeSlot, links: Links) -> bool {
+        let start = links.start();
         let head = (block.addr() - start.addr()) as u64 / 8 + 1;
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             // SAFETY: the block is the caller's until the exchange succeeds.
-            unsafe { FreeSlot::link(block, first(word, start)) };
+            unsafe { links.link(block, first(word, start)) };
             let was_full = state(word) == State::Full;
             let state = if was_full {
                 bare(State::Notified)
@@ -188,26 +134,22 @@ impl Remote {
         }
     }
 
-    /// Puts free slots of the run that starts at `start` on the list, and makes it `Notified`: the
-    /// caller must put it into its owner's queue. `slots` may count more than are linked.
+    /// Puts free slots of the run on the list, and makes it `Notified`: the caller must put it into
+    /// its owner's queue. `slots` may count more than are linked.
     ///
     /// # Safety
     /// The caller looks after the run, and the slots are its own.
-    pub(crate) unsafe fn leave(&self, slots: Taken, start: *mut u8) {
-        let mut last = slots.first;
+    pub(crate) unsafe fn leave(&self, slots: Taken, links: Links) {
+        let start = links.start();
         // SAFETY: the caller's slots, linked, the last one to null.
-        unsafe {
-            while !last.is_null() && !FreeSlot::next(last).is_null() {
-                last = FreeSlot::next(last);
-            }
-        }
+        let last = unsafe { slots.last(links) };
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             let head = if last.is_null() {
                 word & HEAD_MASK
             } else {
                 // SAFETY: the slot is the caller's until the exchange succeeds.
-                unsafe { FreeSlot::link(last, first(word, start)) };
+                unsafe { links.link(last, first(word, start)) };
                 (slots.first.addr() - start.addr()) as u64 / 8 + 1
             };
             let blocks = (word & COUNT_MASK) + u64::from(slots.count) * COUNT_ONE;
@@ -295,12 +237,13 @@ mod tests {
         let mut memory = [0_u64; 8];
         let start: *mut u8 = memory.as_mut_ptr().cast();
         let slot = |index: usize| start.wrapping_add(index * 16).cast::<FreeSlot>();
+        let links = Links::new(start, size_of_val(&memory), 0);
         let remote = Remote::new();
         assert!(remote.is_empty());
         // SAFETY: slots of `memory`.
         unsafe {
-            assert!(!remote.push(slot(0), start));
-            assert!(!remote.push(slot(3), start));
+            assert!(!remote.push(slot(0), links));
+            assert!(!remote.push(slot(3), links));
         }
         assert!(!remote.try_mark_full(), "blocks wait");
         let taken = remote.take(start);
@@ -315,8 +258,8 @@ mod tests {
         assert!(remote.try_mark_full());
         // SAFETY: a slot of `memory`.
         unsafe {
-            assert!(remote.push(slot(1), start), "the first to free notifies");
-            assert!(!remote.push(slot(2), start), "the second does not");
+            assert!(remote.push(slot(1), links), "the first to free notifies");
+            assert!(!remote.push(slot(2), links), "the second does not");
         }
         assert!(!remote.try_take_back());
         assert_eq!(remote.state(), State::Notified);
@@ -329,29 +272,30 @@ mod tests {
         let mut memory = [0_u64; 8];
         let start: *mut u8 = memory.as_mut_ptr().cast();
         let slot = |index: usize| start.wrapping_add(index * 16).cast::<FreeSlot>();
+        let links = Links::new(start, size_of_val(&memory), 0);
         let remote = Remote::new();
         // SAFETY: slots of `memory`.
         unsafe {
-            assert!(!remote.push(slot(3), start));
-            FreeSlot::link(slot(1), null());
-            FreeSlot::link(slot(0), slot(1));
+            assert!(!remote.push(slot(3), links));
+            links.link(slot(1), null());
+            links.link(slot(0), slot(1));
             let slots = Taken {
                 first: slot(0),
                 count: 2,
             };
-            remote.leave(slots, start);
+            remote.leave(slots, links);
             assert_eq!((remote.state(), remote.count()), (State::Notified, 3));
-            assert!(!remote.push(slot(2), start), "it was notified already");
+            assert!(!remote.push(slot(2), links), "it was notified already");
             let mut taken = remote.take_waiting(start);
             assert_eq!(remote.state(), State::Notified);
             assert_eq!(taken.count, 4);
             for index in [2, 0, 1, 3] {
                 assert_eq!(taken.first, slot(index));
-                taken.first = FreeSlot::next(taken.first);
+                taken.first = links.next(taken.first);
             }
             assert!(taken.first.is_null());
             // None is linked any more, and all are counted.
-            remote.leave(taken, start);
+            remote.leave(taken, links);
         }
         assert!(!remote.try_take_back());
         let taken = remote.take(start);
@@ -397,10 +341,14 @@ mod models {
             self.slots.as_ptr() as *mut u8
         }
 
+        fn links(&self) -> Links {
+            Links::new(self.start(), size_of_val(&self.slots[..]), 0)
+        }
+
         fn free(&self, index: usize) -> bool {
             let slot = core::ptr::from_ref(&self.slots[index]).cast_mut();
             // SAFETY: each test frees each slot once.
-            unsafe { self.remote.push(slot, self.start()) }
+            unsafe { self.remote.push(slot, self.links()) }
         }
 
         fn take(&self) -> u32 {
@@ -410,7 +358,7 @@ mod models {
             while !slot.is_null() {
                 length += 1;
                 // SAFETY: on the list, hence ours.
-                slot = unsafe { FreeSlot::next(slot) };
+                slot = unsafe { self.links().next(slot) };
             }
             assert_eq!(length, taken.count);
             length
@@ -486,19 +434,19 @@ mod models {
             let slot = core::ptr::from_ref(&run.slots[1]).cast_mut();
             // SAFETY: the model's own slot.
             unsafe {
-                FreeSlot::link(slot, core::ptr::null_mut());
+                run.links().link(slot, core::ptr::null_mut());
                 let slots = Taken {
                     first: slot,
                     count: 1,
                 };
-                run.remote.leave(slots, run.start());
+                run.remote.leave(slots, run.links());
             }
             // Spawned once the run is in the queue.
             let other = thread::spawn(move || {
                 let taken = other.remote.take_waiting(other.start());
                 assert!(!other.remote.try_take_back(), "it stays notified");
                 // SAFETY: taken from the queue.
-                unsafe { other.remote.leave(taken, other.start()) };
+                unsafe { other.remote.leave(taken, other.links()) };
             });
             other.join().unwrap();
             assert!(!freer.join().unwrap(), "the run was notified by its owner");

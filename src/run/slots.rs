@@ -1,9 +1,10 @@
 //! The slots of a run: its free list, and how that is extended a unit at a time.
 
 use super::descriptor::{Run, Slot};
-use super::remote::FreeSlot;
+use super::links::{FreeSlot, Links};
 use crate::extent::bits::mask;
 use crate::os::process::page_size;
+use crate::os::random;
 use core::ptr::{NonNull, null_mut};
 
 impl Run {
@@ -89,11 +90,15 @@ impl Run {
     /// The caller is the run's owner.
     #[inline(always)]
     pub(crate) unsafe fn take_first(&self) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise.
-        (!self.free.get().is_null()).then(|| unsafe { self.take_known() })
+        let first = self.free.get();
+        // SAFETY: the caller's promise; a slot on the free list holds its link.
+        let next = unsafe { self.links().next(NonNull::new(first)?.as_ptr()) };
+        self.free.set(next);
+        self.surplus.set(self.surplus.get() + 1);
+        NonNull::new(first.cast())
     }
 
-    /// The same where there is one.
+    /// The same where there is one, and links are plain: outside the secure profile.
     ///
     /// # Safety
     /// As there, and as said.
@@ -114,10 +119,28 @@ impl Run {
     /// The caller is the run's owner, and the slot a block of it that nobody uses any more.
     #[inline(always)]
     pub(crate) unsafe fn put_slot(&self, block: *mut u8) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.put_linked(block, self.links()) }
+    }
+
+    /// The same where links are plain: outside the secure profile.
+    ///
+    /// # Safety
+    /// As there, and as said.
+    #[inline(always)]
+    pub(crate) unsafe fn put_known(&self, block: *mut u8) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.put_linked(block, Links::plain()) }
+    }
+
+    /// # Safety
+    /// As for [`put_slot`](Self::put_slot); the links are the run's.
+    #[inline(always)]
+    unsafe fn put_linked(&self, block: *mut u8, links: Links) -> bool {
         let slot: *mut FreeSlot = block.cast();
         let first = self.free.get();
         // SAFETY: the caller's promise.
-        unsafe { FreeSlot::link(slot, first) };
+        unsafe { links.link(slot, first) };
         self.free.set(slot);
         self.surplus.set(self.surplus.get() - 1);
         first.is_null()
@@ -137,18 +160,18 @@ impl Run {
     /// # Safety
     /// The caller looks after the run.
     pub(crate) unsafe fn collect(&self) {
-        let taken = self.remote.take(self.start());
+        let links = self.links();
+        let taken = self.remote.take(links.start());
         if taken.count == 0 {
             return;
         }
         if !self.free.get().is_null() {
             // SAFETY: blocks on the taken list are ours and linked, the last one to null.
             unsafe {
-                let mut last = taken.first;
-                while !(*last).next.is_null() {
-                    last = (*last).next;
+                let last = taken.last(links);
+                if !last.is_null() {
+                    links.link(last, self.free.get());
                 }
-                FreeSlot::link(last, self.free.get());
             }
         }
         self.free.set(taken.first);
@@ -168,10 +191,12 @@ impl Run {
     fn extend_slot(&self) -> Option<Slot> {
         let row = self.row();
         let extended = self.extended();
-        let unit = extended.trailing_ones();
-        if unit >= self.slots() {
-            return None;
-        }
+        let left = !extended & mask(0, self.slots());
+        let unit = match self.marks() {
+            _ if left == 0 => return None,
+            None => left.trailing_zeros(),
+            Some(_) => any_of(left),
+        };
         self.set_extended(extended | 1 << unit);
         self.available.set(self.available.get() + 1);
         let address = self.start().wrapping_add(unit as usize * row.size as usize);
@@ -208,17 +233,27 @@ impl Run {
                 continue;
             }
             self.available.set(self.available.get() + (to - from));
-            // Linked in ascending order, the first one handed out at once and never touched.
-            let at = |slot: u32| start.wrapping_add(slot as usize * size).cast::<FreeSlot>();
+            // Linked in ascending order, or in the secure profile in one that nobody can foresee.
+            // The first one is handed out at once and never touched.
+            let order = match self.marks() {
+                None => Order::ascending(),
+                Some(_) => Order::random(to - from),
+            };
+            let links = self.links();
+            let at = |place: u32| {
+                let slot = from + order.at(place, to - from);
+                start.wrapping_add(slot as usize * size).cast::<FreeSlot>()
+            };
             let mut next = null_mut();
-            for slot in (from + 1..to).rev() {
+            for place in (1..to - from).rev() {
+                let slot = at(place);
                 // SAFETY: slots of this run that became available just now.
-                unsafe { FreeSlot::link(at(slot), next) };
-                next = at(slot);
+                unsafe { links.link(slot, next) };
+                next = slot;
             }
             self.free.set(next);
             return Some(Slot {
-                address: NonNull::new(at(from).cast())?,
+                address: NonNull::new(at(0).cast())?,
                 zero: self.zero.get(),
             });
         }
@@ -230,6 +265,53 @@ impl Run {
         let from = row.slot_of(offset).0.min(slots);
         let to = (row.slot_of(offset + len - 1).0 + 1).min(slots);
         (from, to)
+    }
+}
+
+/// One of the bits of a word that is not 0, by chance.
+fn any_of(bits: u64) -> u32 {
+    let skipped = random::below(bits.count_ones());
+    let rest = (0..skipped).fold(bits, |rest, _| rest & (rest - 1));
+    rest.trailing_zeros()
+}
+
+/// An order of slots.
+struct Order {
+    /// 0 for the ascending one.
+    seed: u64,
+    mask: u32,
+}
+
+impl Order {
+    fn ascending() -> Order {
+        Order { seed: 0, mask: 0 }
+    }
+
+    /// One of `count` slots that nobody can foresee.
+    fn random(count: u32) -> Order {
+        Order {
+            seed: random::next(),
+            mask: count.next_power_of_two() - 1,
+        }
+    }
+
+    /// The slot at a place, of `count`.
+    fn at(&self, place: u32, count: u32) -> u32 {
+        if self.seed == 0 {
+            return place;
+        }
+        // Each step permutes the numbers up to the mask; those that are no slot lead on to others.
+        let (first, second) = (self.seed as u32, (self.seed >> 32) as u32);
+        let half = self.mask.count_ones().div_ceil(2);
+        let mut slot = place;
+        loop {
+            slot = slot.wrapping_mul(first | 1).wrapping_add(second) & self.mask;
+            slot ^= slot >> half;
+            slot = slot.wrapping_mul(second | 1).wrapping_add(first >> 16) & self.mask;
+            if slot < count {
+                return slot;
+            }
+        }
     }
 }
 

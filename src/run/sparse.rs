@@ -1,12 +1,16 @@
 //! Giving wholly free pages of a living run back: resident memory follows live pages, not runs.
 
 use super::descriptor::Run;
-use super::remote::{FreeSlot, Taken};
+use super::links::{FreeSlot, Taken};
+#[cfg(feature = "check")]
+use super::marks::{Mark, Marks};
 use super::slots::{reaches_out, slot_pages};
 use crate::extent::bits::{bits, mask, spans};
 use crate::os::map::Ranges;
 use crate::os::process::page_size;
 use crate::units::SLICE;
+#[cfg(feature = "check")]
+use crate::units::SlotIndex;
 use core::ptr::null_mut;
 
 impl Run {
@@ -64,7 +68,7 @@ impl Run {
             self.withdraw(purged.slots, true);
             waiting.first = purged.rest;
             // What was withdrawn still counts as waiting, and as used.
-            self.remote.leave(waiting, self.start());
+            self.remote.leave(waiting, self.links());
             purged.bytes
         }
     }
@@ -81,7 +85,7 @@ impl Run {
         };
         self.surplus.set(self.surplus.get() + free.count as i32);
         // SAFETY: the caller's promise; the free list was the owner's.
-        unsafe { self.remote.leave(free, self.start()) };
+        unsafe { self.remote.leave(free, self.links()) };
     }
 
     /// Whether no block of a run in the queue is alive.
@@ -105,12 +109,13 @@ impl Run {
     }
 
     fn purge_slots(&self, list: *mut FreeSlot) -> Purged {
+        let links = self.links();
         let mut slot = list;
         let mut extended = self.extended();
         let mut purged = Purged::none(null_mut());
         while !slot.is_null() {
             // SAFETY: a slot on the free list holds its link; read before the page goes.
-            let next = unsafe { (*slot).next };
+            let next = unsafe { links.next(slot) };
             extended &= !(1 << self.slot_of(slot.addr()).0);
             purged.slots += 1;
             slot = next;
@@ -129,16 +134,17 @@ impl Run {
         if unused == 0 {
             return Purged::none(list);
         }
-        let start = self.start().addr();
+        let links = self.links();
+        let start = links.start().addr();
         let mut slot = list;
         let mut purged = Purged::none(null_mut());
         while !slot.is_null() {
             // SAFETY: a slot on the free list holds its link.
-            let next = unsafe { (*slot).next };
+            let next = unsafe { links.next(slot) };
             let index = row.slot_of(slot.addr() - start).0;
             if !reaches_out(index, size, shift, !unused) {
                 // SAFETY: the slot is free and the run the caller's.
-                unsafe { FreeSlot::link(slot, purged.rest) };
+                unsafe { links.link(slot, purged.rest) };
                 purged.rest = slot;
             } else {
                 purged.slots += 1;
@@ -199,7 +205,8 @@ impl Run {
         let size = row.size as usize;
         let page = page_size();
         let shift = page.trailing_zeros();
-        let start = self.start().addr();
+        let links = self.links();
+        let start = links.start().addr();
         let extended = self.extended();
         // Free slots by page that they touch.
         let mut free = [0_u32; MOST_PAGES];
@@ -211,7 +218,7 @@ impl Run {
                 *unit += 1;
             }
             // SAFETY: a slot on the free list holds its link.
-            slot = unsafe { (*slot).next };
+            slot = unsafe { links.next(slot) };
         }
         let mut unused = 0;
         for unit in bits(extended) {
@@ -257,27 +264,24 @@ impl Run {
     /// Hands the owner's tag of each live block of a run with tags to `visit`. Only while nobody
     /// allocates or frees in it.
     pub(crate) fn live_slots(&self, mut visit: impl FnMut(crate::units::OwnerTag)) {
-        let row = self.row();
-        let (size, start) = (row.size as usize, self.start().addr());
+        let size = self.row().size as usize;
         let mut free = [0_u64; SLICE / 8 / u64::BITS as usize];
+        let links = self.links();
         let mut mark = |mut slot: *mut FreeSlot| {
             while !slot.is_null() {
-                let index = row.slot_of(slot.addr() - start).0 as usize;
+                let index = self.slot_of(slot.addr()).0 as usize;
                 free[index / 64] |= 1 << (index % 64);
                 // SAFETY: a slot on a free list holds its link.
-                slot = unsafe { (*slot).next };
+                slot = unsafe { links.next(slot) };
             }
         };
         mark(self.free.get());
-        mark(self.remote.first(self.start()));
-        let extended = self.extended();
-        let is_available = |slot: u32| match self.unit_is_slot() {
-            true => extended >> slot & 1 == 1,
-            false => !reaches_out(slot, size, page_size().trailing_zeros(), extended),
-        };
-        for slot in (0..self.slots()).filter(|&slot| is_available(slot)) {
-            if free[slot as usize / 64] >> (slot % 64) & 1 == 0 {
-                visit(self.tag_of(start + slot as usize * size));
+        mark(self.remote.first(links.start()));
+        for slot in (0..self.slots()).filter(|&slot| self.is_available(slot)) {
+            let is_free = free[slot as usize / 64] >> (slot % 64) & 1 == 1;
+            let is_held = |marks: &Marks| marks.get(SlotIndex(slot)) == Mark::Held;
+            if !is_free && !self.marks().is_some_and(is_held) {
+                visit(self.tag_of(links.start().addr() + slot as usize * size));
             }
         }
     }
@@ -341,7 +345,7 @@ mod tests {
         while !slot.is_null() {
             free += 1;
             // SAFETY: a slot on the free list holds its link.
-            slot = unsafe { (*slot).next };
+            slot = unsafe { run.links().next(slot) };
         }
         assert_eq!(
             run.available(),
