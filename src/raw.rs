@@ -7,6 +7,7 @@ pub use crate::arena::lookup::NotABlock;
 use crate::arena::lookup::block_at;
 use crate::arena::{fast, large, life, owner, requested, sites};
 use crate::class::class_of_layout;
+use crate::config;
 use crate::extent::large as spans;
 use crate::facade::Bursar;
 use crate::os::process;
@@ -34,6 +35,12 @@ pub fn print(text: impl fmt::Display) {
 /// Prints a line on standard error, cut off at 512 bytes, and aborts.
 pub fn end_with(line: fmt::Arguments<'_>) -> ! {
     process::end_with_line(line)
+}
+
+/// Whether the secure profile is in force, in which who frees a block with a size is held to it.
+#[inline]
+pub fn is_secure() -> bool {
+    config::is_secure()
 }
 
 /// A block for the current consumer; null if memory cannot be had.
@@ -100,6 +107,12 @@ impl Block {
             // SAFETY: a large block starts there.
             None => unsafe { spans::of(self.start.addr()).bytes() },
         }
+    }
+
+    /// Whether a block that is asked for with this layout is one of its kind. O(1).
+    pub fn is_of(&self, layout: Layout) -> bool {
+        let class = class_of_layout(layout);
+        class == self.class && (class.is_some() || spans::block_size(layout) == self.size())
     }
 
     /// Frees it.

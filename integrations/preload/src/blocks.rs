@@ -73,6 +73,30 @@ pub(crate) fn free(address: *mut c_void, function: &str) {
     }
 }
 
+/// The same for a program that says what the block was asked for with, which the secure profile holds
+/// it to.
+#[inline]
+pub(crate) fn free_sized(address: *mut c_void, size: usize, align: usize, function: &str) {
+    if address.is_null() {
+        return;
+    }
+    let block = block_at(address, function);
+    if raw::is_secure() && !layout(size, align).is_some_and(|layout| block.is_of(layout)) {
+        freed_as_another(address, function, size, &block);
+    }
+    // SAFETY: as in `free`.
+    unsafe { block.free() };
+}
+
+#[cold]
+#[inline(never)]
+fn freed_as_another(address: *mut c_void, function: &str, size: usize, block: &Block) -> ! {
+    let found = block.size();
+    raw::end_with(format_args!(
+        "bursar: {function}({address:p}): freed as a block of {size} bytes, and is one of {found}"
+    ))
+}
+
 /// Resizes a block that a program hands in; null with `errno` set, and the block as it was, if
 /// memory cannot be had.
 pub(crate) fn reallocate(address: *mut c_void, size: usize) -> *mut c_void {

@@ -120,29 +120,33 @@ operators_new! {
 }
 
 macro_rules! operators_delete {
-    ($($name:ident($($argument:ty),*): $what:literal;)*) => {$(
+    ($($name:ident($($argument:ident: $type:ty),*) $(of $size:ident, $align:expr)?; $what:literal;)*) => {$(
         #[doc = concat!("`operator ", $what, "`")]
         ///
         /// # Safety
         /// The block is null, or alive and not used any more.
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name(block: *mut c_void $(, _: $argument)*) {
-            blocks::free(block, concat!("operator ", $what));
+        pub unsafe extern "C" fn $name(block: *mut c_void $(, $argument: $type)*) {
+            operators_delete!(@free block, concat!("operator ", $what) $(, $size, $align)?);
         }
     )*};
+    (@free $block:expr, $what:expr) => { blocks::free($block, $what) };
+    (@free $block:expr, $what:expr, $size:expr, $align:expr) => {
+        blocks::free_sized($block, $size, $align, $what)
+    };
 }
 
 operators_delete! {
-    _ZdlPv(): "delete";
-    _ZdaPv(): "delete[]";
-    _ZdlPvm(usize): "delete";
-    _ZdaPvm(usize): "delete[]";
-    _ZdlPvRKSt9nothrow_t(NoThrow): "delete";
-    _ZdaPvRKSt9nothrow_t(NoThrow): "delete[]";
-    _ZdlPvSt11align_val_t(usize): "delete";
-    _ZdaPvSt11align_val_t(usize): "delete[]";
-    _ZdlPvmSt11align_val_t(usize, usize): "delete";
-    _ZdaPvmSt11align_val_t(usize, usize): "delete[]";
-    _ZdlPvSt11align_val_tRKSt9nothrow_t(usize, NoThrow): "delete";
-    _ZdaPvSt11align_val_tRKSt9nothrow_t(usize, NoThrow): "delete[]";
+    _ZdlPv(); "delete";
+    _ZdaPv(); "delete[]";
+    _ZdlPvm(size: usize) of size, ALIGN; "delete";
+    _ZdaPvm(size: usize) of size, ALIGN; "delete[]";
+    _ZdlPvRKSt9nothrow_t(_n: NoThrow); "delete";
+    _ZdaPvRKSt9nothrow_t(_n: NoThrow); "delete[]";
+    _ZdlPvSt11align_val_t(_align: usize); "delete";
+    _ZdaPvSt11align_val_t(_align: usize); "delete[]";
+    _ZdlPvmSt11align_val_t(size: usize, align: usize) of size, wide(align); "delete";
+    _ZdaPvmSt11align_val_t(size: usize, align: usize) of size, wide(align); "delete[]";
+    _ZdlPvSt11align_val_tRKSt9nothrow_t(_align: usize, _n: NoThrow); "delete";
+    _ZdaPvSt11align_val_tRKSt9nothrow_t(_align: usize, _n: NoThrow); "delete[]";
 }

@@ -5,6 +5,20 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+/// Scenarios that come to their end.
+const SOUND: [&str; 10] = [
+    "blocks",
+    "edges",
+    "resizing",
+    "alignment",
+    "figures",
+    "operators",
+    "threads",
+    "forks",
+    "streams",
+    "libraries",
+];
+
 /// `libbursar.so`, which cargo builds beside the tests.
 fn library() -> PathBuf {
     let tests = std::env::current_exe().expect("a test is a file");
@@ -13,21 +27,27 @@ fn library() -> PathBuf {
     library
 }
 
-fn preloaded(program: &str, arguments: &[&str]) -> Output {
+fn preloaded(program: &str, arguments: &[&str], settings: &str) -> Output {
     let output = Command::new(program)
         .args(arguments)
         .env("LD_PRELOAD", library())
+        .env("BURSAR_CONF", settings)
         .output();
     output.unwrap_or_else(|error| panic!("{program}: {error}"))
 }
 
-fn call(scenario: &str) -> Output {
-    preloaded(env!("CARGO_BIN_EXE_caller"), &[scenario])
+fn call(scenario: &str, settings: &str) -> Output {
+    preloaded(env!("CARGO_BIN_EXE_caller"), &[scenario], settings)
 }
 
 #[track_caller]
 fn succeeds(scenario: &str) -> String {
-    let output = call(scenario);
+    succeeds_with(scenario, "")
+}
+
+#[track_caller]
+fn succeeds_with(scenario: &str, settings: &str) -> String {
+    let output = call(scenario, settings);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{}: {said}", output.status);
     said
@@ -89,7 +109,12 @@ fn libraries_are_loaded_and_unloaded() {
 
 #[track_caller]
 fn aborts(scenario: &str, said: &str) {
-    let output = call(scenario);
+    aborts_with(scenario, "", said);
+}
+
+#[track_caller]
+fn aborts_with(scenario: &str, settings: &str, said: &str) {
+    let output = call(scenario, settings);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{stderr}");
     assert!(stderr.contains(said), "{stderr}");
@@ -101,6 +126,28 @@ fn what_is_no_block_ends_the_process_when_it_is_freed() {
     aborts("free_inside", "inside a block");
     aborts("free_small_twice", "already free");
     aborts("free_large_twice", "already free");
+}
+
+#[test]
+fn the_secure_profile_serves_all_of_it() {
+    for scenario in SOUND {
+        succeeds_with(scenario, "secure");
+    }
+}
+
+#[test]
+fn the_secure_profile_sees_more() {
+    for (scenario, said) in [
+        ("free_foreign", "not from this allocator"),
+        ("free_inside", "inside a block"),
+        ("free_small_twice", "already free"),
+        ("free_small_twice_apart", "already free"),
+        ("free_large_twice", "already free"),
+        ("delete_small_as_another", "freed as a block of 300 bytes"),
+        ("delete_large_as_another", "freed as a block of 300 bytes"),
+    ] {
+        aborts_with(scenario, "secure", said);
+    }
 }
 
 #[test]
@@ -125,7 +172,7 @@ fn settings_count_from_the_first_request() {
 fn programs_of_the_system_run() {
     let script = "for i in 1 2 3; do echo $i | cat | sort; done; ls -lR /etc | wc -l";
     let plain = Command::new("sh").args(["-c", script]).output().unwrap();
-    let output = preloaded("sh", &["-c", script]);
+    let output = preloaded("sh", &["-c", script], "");
     assert!(output.status.success());
     assert_eq!(output.stdout, plain.stdout);
 }

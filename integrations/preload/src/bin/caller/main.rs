@@ -14,7 +14,7 @@ use std::ffi::CStr;
 #[global_allocator]
 static GLOBAL: std::alloc::System = std::alloc::System;
 
-const SCENARIOS: [(&str, fn()); 15] = [
+const SCENARIOS: [(&str, fn()); 18] = [
     ("blocks", blocks::blocks),
     ("edges", blocks::edges),
     ("resizing", blocks::resizing),
@@ -31,6 +31,13 @@ const SCENARIOS: [(&str, fn()); 15] = [
     }),
     ("free_small_twice", || processes::free_twice(100)),
     ("free_large_twice", || processes::free_twice(5 << 20)),
+    ("free_small_twice_apart", || {
+        processes::free_twice_apart(100)
+    }),
+    ("delete_small_as_another", || operators::delete_as(100, 300)),
+    ("delete_large_as_another", || {
+        operators::delete_as(5 << 20, 300)
+    }),
     ("free_inside", || {
         processes::free_at(|block| block.wrapping_byte_add(16))
     }),

@@ -52,26 +52,42 @@ pub fn operators() {
             let aligned_quiet = transmute::<*mut c_void, NewAlignedQuiet>(find(&aligned_quiet));
             assert!(quiet(1 << 60, null()).is_null());
             assert!(aligned_quiet(1 << 60, 64, null()).is_null());
-            for delete in deletes.as_flattened() {
-                let delete = transmute::<*mut c_void, Delete>(find(delete));
-                let blocks = [
-                    new(100),
-                    new(0),
-                    aligned(100, 256),
-                    quiet(100, null()),
-                    aligned_quiet(100, 4096, null()),
-                ];
-                assert!(
-                    blocks[2].addr().is_multiple_of(256) && blocks[4].addr().is_multiple_of(4096)
-                );
-                for (seed, block) in blocks.into_iter().enumerate() {
+            for name in deletes.as_flattened() {
+                let takes_align = name.to_bytes().ends_with(b"align_val_t")
+                    || name.to_bytes().ends_with(b"align_val_tRKSt9nothrow_t");
+                let delete = transmute::<*mut c_void, Delete>(find(name));
+                let blocks = match takes_align {
+                    true => [
+                        (aligned(100, 256), 100, 256),
+                        (aligned_quiet(100, 4096, null()), 100, 4096),
+                        (aligned(300_000, 64), 300_000, 64),
+                    ],
+                    false => [
+                        (new(100), 100, 0),
+                        (new(0), 0, 0),
+                        (quiet(300_000, null()), 300_000, 0),
+                    ],
+                };
+                for (seed, (block, size, align)) in blocks.into_iter().enumerate() {
                     assert!(!block.is_null());
+                    assert!(align == 0 || block.addr().is_multiple_of(align));
                     fill(block, malloc_usable_size(block), seed as u8);
-                    delete(block, 100, 64);
+                    delete(block, size, align);
                 }
                 delete(null_mut(), 0, 0);
             }
         }
+    }
+}
+
+/// Deletes a block as one of another size.
+pub fn delete_as(size: usize, told: usize) {
+    type Delete = unsafe extern "C" fn(*mut c_void, usize);
+    assert!(is_bursar(c"_ZdlPvm"));
+    // SAFETY: the function has this type; the rest is not sound, which is what is tested.
+    unsafe {
+        let delete = libc::dlsym(libc::RTLD_DEFAULT, c"_ZdlPvm".as_ptr());
+        transmute::<*mut c_void, Delete>(delete)(libc::malloc(size), told);
     }
 }
 

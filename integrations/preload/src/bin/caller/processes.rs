@@ -154,6 +154,18 @@ pub fn free_at(address: impl Fn(*mut c_void) -> *mut c_void) {
     }
 }
 
+/// Frees a block twice, and others in between.
+pub fn free_twice_apart(size: usize) {
+    // SAFETY: not sound at all; that is what is tested.
+    unsafe {
+        let others = [(); 20].map(|()| malloc(size));
+        let block = malloc(size);
+        free(block);
+        others.into_iter().for_each(|other| free(other));
+        free(block);
+    }
+}
+
 /// Frees a block twice.
 pub fn free_twice(size: usize) {
     // SAFETY: not sound at all; that is what is tested.
