@@ -74,14 +74,23 @@ pub(crate) fn free(address: *mut c_void, function: &str) {
 }
 
 /// The same for a program that says what the block was asked for with, which the secure profile holds
-/// it to.
+/// it to. One that was resized may have stayed where it was, more than half used.
 #[inline]
-pub(crate) fn free_sized(address: *mut c_void, size: usize, align: usize, function: &str) {
+pub(crate) fn free_sized(
+    address: *mut c_void,
+    size: usize,
+    align: usize,
+    resized: bool,
+    function: &str,
+) {
     if address.is_null() {
         return;
     }
     let block = block_at(address, function);
-    if raw::is_secure() && !layout(size, align).is_some_and(|layout| block.is_of(layout)) {
+    let is_of = |layout| {
+        block.is_of(layout) || resized && (block.size() / 2 + 1..=block.size()).contains(&size)
+    };
+    if raw::is_secure() && !layout(size, align).is_some_and(is_of) {
         freed_as_another(address, function, size, &block);
     }
     // SAFETY: as in `free`.

@@ -59,8 +59,8 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
 /// # Safety
 /// As for [`free`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn free_sized(block: *mut c_void, _size: usize) {
-    blocks::free(block, "free_sized");
+pub unsafe extern "C" fn free_sized(block: *mut c_void, size: usize) {
+    blocks::free_sized(block, size, blocks::ALIGN, true, "free_sized");
 }
 
 /// Frees a block that was asked for with that alignment and size; C23.
@@ -68,8 +68,9 @@ pub unsafe extern "C" fn free_sized(block: *mut c_void, _size: usize) {
 /// # Safety
 /// As for [`free`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _size: usize) {
-    blocks::free(block, "free_aligned_sized");
+pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, align: usize, size: usize) {
+    let align = align.max(blocks::ALIGN);
+    blocks::free_sized(block, size, align, false, "free_aligned_sized");
 }
 
 /// A block at a multiple of `align`; null with `EINVAL` if that is no power of two.

@@ -132,7 +132,7 @@ macro_rules! operators_delete {
     )*};
     (@free $block:expr, $what:expr) => { blocks::free($block, $what) };
     (@free $block:expr, $what:expr, $size:expr, $align:expr) => {
-        blocks::free_sized($block, $size, $align, $what)
+        blocks::free_sized($block, $size, $align, false, $what)
     };
 }
 

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 /// Scenarios that come to their end.
-const SOUND: [&str; 10] = [
+const SOUND: [&str; 11] = [
     "blocks",
     "edges",
     "resizing",
     "alignment",
     "figures",
     "operators",
+    "free_sized",
     "threads",
     "forks",
     "streams",
@@ -88,6 +89,11 @@ fn operators_of_cxx_are_there_in_all_forms() {
 }
 
 #[test]
+fn blocks_are_freed_with_their_sizes() {
+    succeeds("free_sized");
+}
+
+#[test]
 fn threads_come_and_go() {
     succeeds("threads");
 }
@@ -143,6 +149,7 @@ fn the_secure_profile_sees_more() {
         ("free_small_twice", "already free"),
         ("free_small_twice_apart", "already free"),
         ("free_large_twice", "already free"),
+        ("free_small_as_another", "freed as a block of 300 bytes"),
         ("delete_small_as_another", "freed as a block of 300 bytes"),
         ("delete_large_as_another", "freed as a block of 300 bytes"),
     ] {

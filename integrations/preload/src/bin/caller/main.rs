@@ -14,7 +14,7 @@ use std::ffi::CStr;
 #[global_allocator]
 static GLOBAL: std::alloc::System = std::alloc::System;
 
-const SCENARIOS: [(&str, fn()); 18] = [
+const SCENARIOS: [(&str, fn()); 20] = [
     ("blocks", blocks::blocks),
     ("edges", blocks::edges),
     ("resizing", blocks::resizing),
@@ -31,6 +31,8 @@ const SCENARIOS: [(&str, fn()); 18] = [
     }),
     ("free_small_twice", || processes::free_twice(100)),
     ("free_large_twice", || processes::free_twice(5 << 20)),
+    ("free_sized", processes::free_sized),
+    ("free_small_as_another", || processes::free_as(100, 300)),
     ("free_small_twice_apart", || {
         processes::free_twice_apart(100)
     }),

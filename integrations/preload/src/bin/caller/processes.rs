@@ -1,6 +1,7 @@
 //! Threads, forks and libraries, and what ends the process.
 
 use crate::family::*;
+use crate::is_bursar;
 use libc::c_void;
 use std::ptr::null_mut;
 
@@ -151,6 +152,42 @@ pub fn free_at(address: impl Fn(*mut c_void) -> *mut c_void) {
     unsafe {
         let block = malloc(100);
         free(address(block));
+    }
+}
+
+/// Frees blocks with the sizes that they have, resized ones among them.
+pub fn free_sized() {
+    type Free = unsafe extern "C" fn(*mut c_void, usize);
+    type FreeAligned = unsafe extern "C" fn(*mut c_void, usize, usize);
+    assert!(is_bursar(c"free_sized") && is_bursar(c"free_aligned_sized"));
+    let find = |name: &std::ffi::CStr| {
+        // SAFETY: the name is terminated.
+        unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+    };
+    // SAFETY: the functions have these types, and each block is freed once with its size.
+    unsafe {
+        let free: Free = std::mem::transmute(find(c"free_sized"));
+        let free_aligned: FreeAligned = std::mem::transmute(find(c"free_aligned_sized"));
+        free(null_mut(), 7);
+        free_aligned(null_mut(), 64, 7);
+        for size in [0, 1, 100, 5000, 300_000, 5 << 20] {
+            free(malloc(size), size);
+            free(libc::calloc(1, size), size);
+            free_aligned(libc::aligned_alloc(256, size), 256, size);
+            for to in [1, 60, 90, 3000, 5000, 200_000, 4 << 20] {
+                free(libc::realloc(malloc(size), to), to);
+            }
+        }
+    }
+}
+
+/// Frees a block as one of another size.
+pub fn free_as(size: usize, told: usize) {
+    // SAFETY: the function has this type; the rest is not sound, which is what is tested.
+    unsafe {
+        let free = libc::dlsym(libc::RTLD_DEFAULT, c"free_sized".as_ptr());
+        let free: unsafe extern "C" fn(*mut c_void, usize) = std::mem::transmute(free);
+        free(malloc(size), told);
     }
 }
 
