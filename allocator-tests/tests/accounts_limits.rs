@@ -120,20 +120,25 @@ fn threads_together_do_not_overshoot() {
     consumer.set_limits(Limits::none().hard(16 * MIB));
     // What they know to be alive: counted when it is there, and no longer before it goes.
     let (alive, most) = (AtomicU64::new(0), AtomicU64::new(0));
-    let start = Barrier::new(THREADS);
+    let all = Barrier::new(THREADS);
     thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (consumer, alive, most, start) = (&consumer, &alive, &most, &start);
+            let (consumer, alive, most, all) = (&consumer, &alive, &most, &all);
             scope.spawn(move || {
-                start.wait();
-                for round in 0..20 {
+                all.wait();
+                for round in 0..=20 {
                     let size = [40, 700, 9000, 70_000, 400_000][(thread + round) % 5];
                     let kept = boxes_until_refused(consumer, size, (6 << 20) / size);
                     let layout = std::alloc::Layout::array::<u8>(size).expect("a size");
                     let bytes = (kept.len() * bursar::block_size(layout)) as u64;
                     let now = alive.fetch_add(bytes, Ordering::SeqCst) + bytes;
                     most.fetch_max(now, Ordering::SeqCst);
-                    thread::yield_now();
+                    if round < 20 {
+                        thread::yield_now();
+                    } else {
+                        // However they took turns before, once all have what they can get.
+                        all.wait();
+                    }
                     alive.fetch_sub(bytes, Ordering::SeqCst);
                     drop(kept);
                 }
