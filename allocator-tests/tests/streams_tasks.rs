@@ -238,7 +238,9 @@ fn waiting_inside_of_waiting_loses_no_wake_up() {
     let [scan, join] = consumers();
     let (mut first, first_receiver) = bounded(&scan, bounds(1, 64));
     let (mut inner, mut inner_receiver) = bounded(&scan, bounds(1, 64));
+    let (begins, is_inside) = std::sync::mpsc::channel();
     let never = pull(&scan, [0]).then(&scan, move |_| {
+        begins.send(()).expect("it is waited for");
         let waited = inner_receiver.recv().is_some_and(|item| item.is_ok());
         assert!(waited);
         std::future::pending::<u64>()
@@ -251,7 +253,8 @@ fn waiting_inside_of_waiting_loses_no_wake_up() {
         let item = merged.recv().expect("an item").expect("no error");
         done.send(*item).expect("it is waited for");
     });
-    // The thread is inside by then, and after that.
+    is_inside.recv().expect("the thread comes by");
+    // It waits by then, most likely, and has seen the first item before the second.
     thread::sleep(Duration::from_millis(30));
     first.produce(|| 7_u64).expect("it is received");
     thread::sleep(Duration::from_millis(30));
