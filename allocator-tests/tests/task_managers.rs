@@ -407,9 +407,10 @@ fn futures_of_a_task_that_has_ended_are_dropped() {
         .patience(Duration::from_millis(5))
         .begin();
     let handle = task.handle();
+    let (tell, over) = tokio::sync::oneshot::channel();
     let future = task.handle().wrap(async {
         let kept = block::<700>();
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        over.await.expect("it is told of the end");
         kept.len()
     });
     let spawned = runtime.spawn(future);
@@ -420,6 +421,7 @@ fn futures_of_a_task_that_has_ended_are_dropped() {
     }
     let report = task.end().unwrap();
     assert!(report.live_bytes >= 700, "it waits, and holds its block");
+    tell.send(()).expect("it waits");
     let output = runtime.block_on(spawned).unwrap();
     assert_eq!(output.unwrap_err().task_id, handle.id());
     let left = bursar::consumers()
