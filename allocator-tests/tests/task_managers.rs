@@ -160,6 +160,22 @@ fn what_is_alive_at_the_end_is_named_and_stays_on_the_books() {
     assert_eq!(find().map_or(0, |consumer| consumer.usage.live_bytes), 0);
 }
 
+/// Also where it takes a while to find out what is left.
+#[test]
+fn nothing_is_older_than_its_task() {
+    let task = MemoryManager::builder("old")
+        .patience(Duration::ZERO)
+        .begin();
+    let rows = task.consumer("rows");
+    let mut left = vec![rows.run(block::<100>)];
+    left.extend((0..1_000).map(|_| rows.child("batch").run(block::<100>)));
+    drop(rows);
+    let report = task.end().unwrap();
+    assert_eq!(report.left.len(), 1_001);
+    assert!(report.left.iter().all(|left| left.age <= report.lasted));
+    drop(left);
+}
+
 #[test]
 fn memory_that_others_are_about_to_free_is_not_left() {
     let task = MemoryManager::builder("patient")

@@ -149,13 +149,15 @@ impl EndReport {
         waited: Duration,
     ) -> EndReport {
         let usage = task.root.usage();
+        let left = members.iter().filter_map(Left::of).collect();
         EndReport {
             task: task.root.name().into(),
             task_id: task.root.id(),
+            // After the ages of what is left, none of which is above it.
             lasted: task.began.elapsed(),
             peak_bytes: usage.subtree_peak_bytes,
             live_bytes: usage.subtree_live_bytes,
-            left: members.iter().filter_map(Left::of).collect(),
+            left,
             reservations,
             in_use,
             waited,
@@ -177,10 +179,11 @@ impl Left {
             consumer_id: member.consumer.id(),
             live_bytes: usage.live_bytes,
             live_blocks: usage.live_blocks,
-            age: member.began.elapsed(),
             classes: member.consumer.classes().filter(holds).collect(),
             #[cfg(feature = "sites")]
             sites: member.consumer.sites(),
+            // After those of its samples.
+            age: member.began.elapsed(),
         })
     }
 }
