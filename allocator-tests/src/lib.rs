@@ -8,7 +8,8 @@
 //! | `tests/model.rs` | the shadow model: shrinking sequences of steps, and many threads |
 //! | `tests/threads.rs` | frees from other threads, threads that exit, before `main`, thread-local destructors, exit handlers, unwinding, fork |
 //! | `tests/inside.rs` | no allocation inside the allocator; its books against those of a wrapper |
-//! | `tests/limits.rs` | limits of address space and data, exhausted mappings, locked memory, strict overcommit |
+//! | `tests/limits.rs` | limits of address space and data, exhausted mappings, locked memory |
+//! | `tests/overcommit.rs` | strict overcommit |
 //! | `tests/faults.rs` | each system call of the allocator fails |
 //! | `tests/memory.rs` | what the kernel says about memory, on which the next rely |
 //! | `tests/purging.rs` | resident memory after a peak, in every way that it goes back |
