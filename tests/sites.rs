@@ -340,7 +340,7 @@ fn a_forked_child_goes_on_with_what_there_is() {
             match unsafe { fork() }.unwrap() {
                 ForkResult::Child => {
                     // SAFETY: ends the process if it hangs.
-                    unsafe { libc::alarm(20) };
+                    unsafe { libc::alarm(600) };
                     let more = consumer.run(forgetful);
                     let as_many = samples(&consumer) == 2;
                     drop(more);

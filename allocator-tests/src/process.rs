@@ -3,22 +3,22 @@
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, fork};
 
-/// How long a scenario may take unless it says otherwise.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Seconds that a scenario may take: one that takes longer hangs, however busy the machine.
+const PATIENCE: u32 = 900;
+/// The same for a child that it forks.
+const PATIENCE_WITH_CHILD: u32 = 600;
 
 /// One run of a helper program.
 pub struct Scenario {
     command: Command,
     title: String,
     limits: Vec<(Resource, u64)>,
-    patience: Duration,
 }
 
 impl Scenario {
@@ -36,7 +36,6 @@ impl Scenario {
             command,
             title: name.to_owned(),
             limits: Vec::new(),
-            patience: PATIENCE,
         }
     }
 
@@ -70,13 +69,6 @@ impl Scenario {
         self
     }
 
-    /// How long the helper may take.
-    #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self
-    }
-
     /// Runs the helper to its end. A helper that hangs is ended by `SIGALRM`.
     ///
     /// # Panics
@@ -86,11 +78,9 @@ impl Scenario {
             mut command,
             title,
             limits,
-            patience,
         } = self;
-        let seconds = patience.as_secs().try_into().unwrap_or(u32::MAX);
         let prepare = move || {
-            alarm::set(seconds);
+            alarm::set(PATIENCE);
             limits
                 .iter()
                 .try_for_each(|&(resource, most)| setrlimit(resource, most, most))?;
@@ -139,17 +129,16 @@ pub struct Child {
 }
 
 impl Child {
-    /// Forks; the child runs `work` and ends without the parent's exit handlers, after
-    /// `patience` at the latest.
+    /// Forks; the child runs `work` and ends without the parent's exit handlers.
     ///
     /// # Panics
     /// If there can be no further process.
-    pub fn start(patience: Duration, work: impl FnOnce()) -> Self {
+    pub fn start(work: impl FnOnce()) -> Self {
         // SAFETY: what the child may do after a fork of a program with threads is
         // the subject of the tests; nothing in it relies on another thread.
         match unsafe { fork() }.expect("there can be another process") {
             ForkResult::Child => {
-                alarm::set(patience.as_secs().try_into().unwrap_or(u32::MAX));
+                alarm::set(PATIENCE_WITH_CHILD);
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
                 // SAFETY: ends the process at once.
                 unsafe { libc::_exit(i32::from(result.is_err())) }
@@ -198,5 +187,5 @@ impl Drop for Child {
 /// # Panics
 /// If there can be no further process.
 pub fn in_child(work: impl FnOnce()) -> Fate {
-    Child::start(Duration::from_secs(30), work).wait()
+    Child::start(work).wait()
 }

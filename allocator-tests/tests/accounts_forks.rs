@@ -1,11 +1,9 @@
 //! A forked child has a sound copy of the books.
 
-use std::time::Duration;
-
 use allocator_tests::process::Scenario;
 
 fn child(name: &str) -> Scenario {
-    Scenario::new(env!("CARGO_BIN_EXE_child"), name).patience(Duration::from_secs(120))
+    Scenario::new(env!("CARGO_BIN_EXE_child"), name)
 }
 
 #[test]

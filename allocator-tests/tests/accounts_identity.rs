@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
 use std::thread;
-use std::time::Duration;
 
 use allocator_tests::charges::{boxes, held, listed, listed_still};
 use allocator_tests::process::Scenario;
@@ -13,7 +12,7 @@ use bursar::{Bursar, Consumer};
 static GLOBAL: Bursar = Bursar::new();
 
 fn child(name: &str) -> Scenario {
-    Scenario::new(env!("CARGO_BIN_EXE_child"), name).patience(Duration::from_secs(120))
+    Scenario::new(env!("CARGO_BIN_EXE_child"), name)
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Each system call of the allocator fails: the first time, now and then, or
 //! from some point on.
 
-use std::time::Duration;
-
 use allocator_tests::process::Scenario;
 
 /// Whether failures begin before the allocator's first call.
@@ -38,7 +36,6 @@ fn nulls(call: &str, rules: &[(&str, u64)]) -> Vec<u64> {
             .argument(number)
             .argument(stage)
             .settings("decay_ms=5,region=67108864")
-            .patience(Duration::from_secs(120))
             .succeed();
         print!("{call} {rule} {number} {stage}: {printed}");
         let count = printed

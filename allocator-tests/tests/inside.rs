@@ -3,12 +3,10 @@
 //! own, with which the allocator's must agree to the byte whenever a scenario
 //! rests.
 
-use std::time::Duration;
-
 use allocator_tests::process::Scenario;
 
 fn guarded(name: &str) -> Scenario {
-    Scenario::new(env!("CARGO_BIN_EXE_guarded"), name).patience(Duration::from_secs(120))
+    Scenario::new(env!("CARGO_BIN_EXE_guarded"), name)
 }
 
 #[test]

@@ -1,12 +1,10 @@
 //! Message buffers between processes.
 
-use std::time::Duration;
-
 use allocator_tests::process::Scenario;
 use allocator_tests::scenarios::scaled;
 
 fn child(name: &str) -> Scenario {
-    Scenario::new(env!("CARGO_BIN_EXE_child"), name).patience(Duration::from_secs(120))
+    Scenario::new(env!("CARGO_BIN_EXE_child"), name)
 }
 
 #[test]

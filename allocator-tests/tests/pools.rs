@@ -303,7 +303,6 @@ fn refused_system_calls_are_survived() {
                 .argument(number)
                 .argument("warm")
                 .settings("decay_ms=5")
-                .patience(std::time::Duration::from_secs(120))
                 .succeed();
         }
     }

@@ -1,11 +1,9 @@
 //! Threads and processes: who frees, who exits, who forks.
 
-use std::time::Duration;
-
 use allocator_tests::process::Scenario;
 
 fn child(name: &str) -> Scenario {
-    Scenario::new(env!("CARGO_BIN_EXE_child"), name).patience(Duration::from_secs(120))
+    Scenario::new(env!("CARGO_BIN_EXE_child"), name)
 }
 
 #[test]

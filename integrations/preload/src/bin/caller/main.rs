@@ -53,7 +53,7 @@ fn main() {
     };
     // What hangs is to fail.
     // SAFETY: no handler is set: the process ends.
-    unsafe { libc::alarm(60) };
+    unsafe { libc::alarm(600) };
     scenario();
     early::check();
 }
