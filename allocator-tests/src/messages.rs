@@ -171,8 +171,11 @@ impl<'a> Worker<'a> {
         (count > 0).then(|| self.held.swap_remove(self.rng.random_range(0..count)))
     }
 
-    /// Panics at errors that cannot be, unless anything can.
+    /// Panics at errors that cannot be, unless anything can. Who has the lock of a pool may be kept
+    /// from its processor for longer than others wait; what keeps a lock for good is found when all
+    /// have come to their end.
     fn expect(&self, error: MbufError, is_expected: bool) {
+        let is_expected = is_expected || matches!(error, MbufError::Stalled { .. });
         assert!(is_expected || self.temper == Temper::Lenient, "{error}");
     }
 
