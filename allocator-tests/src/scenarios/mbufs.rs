@@ -246,26 +246,28 @@ fn forked(_: &Host, _: &Arguments) {
     assert!(pools.is_alive(pools.me()));
     drop(held);
 
-    let (mut said, mut heard) = UnixStream::pair().expect("a socket pair");
+    let (said, mut heard) = UnixStream::pair().expect("a socket pair");
     let parent = start(&pools, |pools| {
         let held = Mbuf::new(pools, 100).expect("there is room");
-        let grandchild = Child::start(|| sleep(Duration::from_secs(3)));
-        said.write_all(&pools.me().to_bits().to_le_bytes())
-            .expect("it is heard");
+        let name = pools.me().to_bits().to_le_bytes();
+        let grandchild = Child::start(|| {
+            // By now it has run the hook that gives the parent's locks up.
+            (&said).write_all(&name).expect("it is heard");
+            (&said).read_exact(&mut [0]).expect("it is told of the end");
+        });
         let _ = grandchild.wait();
         drop(held);
     });
     let mut name = [0; 8];
     heard.read_exact(&mut name).expect("it says its name");
     let peer = Peer::from_bits(u64::from_le_bytes(name)).expect("a name");
-    // Until its child has run the hook that gives the parent's locks up.
-    sleep(Duration::from_millis(100));
     assert!(pools.is_alive(peer));
     parent.signal(Signal::SIGKILL);
     assert_eq!(parent.wait(), Fate::Killed(Signal::SIGKILL));
-    assert!(!pools.is_alive(peer), "its child sleeps, and is not it");
+    assert!(!pools.is_alive(peer), "its child lives, and is not it");
     assert_eq!(pools.reclaim(), Ok(1));
     assert_eq!(used(&pools), 0);
+    heard.write_all(&[0]).expect("it listens");
 }
 
 /// A process that is stopped, wherever it is, keeps others for a while at most, and nothing is
