@@ -7,6 +7,7 @@ mod scribbles;
 
 use super::layout::GRANULE;
 use super::{Mbuf, MbufError, MbufPools};
+use crate::os::memfd::tests::without_children;
 use crate::pool::PoolSpec;
 use core::mem::forget;
 use std::vec::Vec;
@@ -25,7 +26,7 @@ fn attach(pools: &MbufPools) -> MbufPools {
 fn die(pools: MbufPools, held: Vec<Mbuf>) {
     forget(held);
     // SAFETY: read once; the value that it is read from is never used again.
-    drop(unsafe { core::ptr::read(&pools.0.member.locks) });
+    without_children(|| drop(unsafe { core::ptr::read(&pools.0.member.locks) }));
     forget(pools);
 }
 
