@@ -213,7 +213,7 @@ fn fork_in_fork(host: &Host, _: &Arguments) {
     bursar::purge();
 }
 
-/// Runs `work` for some seconds, interrupted by a handler that forks.
+/// Runs `work` for some seconds, interrupted more than fifty times by a handler that forks.
 fn forking_every(step: Duration, work: impl Fn()) {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     let time = Duration::from_secs(scaled(4, 2));
@@ -235,14 +235,13 @@ fn forking_every(step: Duration, work: impl Fn()) {
     // SAFETY: both pointers are valid, or null where that is permitted.
     unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) };
     let start = Instant::now();
-    while start.elapsed() < time {
+    // The timer counts the processor's time, of which there may be little.
+    while start.elapsed() < time || FORKS.load(Ordering::Relaxed) <= 50 {
         work();
     }
     // SAFETY: as above; a zeroed timer is stopped.
     unsafe { libc::setitimer(libc::ITIMER_PROF, &std::mem::zeroed(), std::ptr::null_mut()) };
     assert_eq!(FAILED.load(Ordering::Relaxed), 0);
-    let forks = FORKS.load(Ordering::Relaxed);
-    assert!(forks > 50, "only {forks} forks");
 }
 
 /// Large blocks and many small ones at a time take the locks that there are.
