@@ -195,11 +195,11 @@ fn consumers_of_a_pool(host: &Host, _: &Arguments) {
     let mut records = Vec::new();
     thread::scope(|scope| {
         let (done, finished) = channel::<()>();
-        let queues: Vec<_> = (0..WORKERS)
+        let (queues, workers): (Vec<_>, Vec<_>) = (0..WORKERS)
             .map(|_| {
                 let (send, queue) = channel::<(Consumer, Box<[u64; 9]>)>();
                 let done = done.clone();
-                scope.spawn(move || {
+                let worker = scope.spawn(move || {
                     for (consumer, theirs) in queue {
                         let own: Vec<_> =
                             consumer.run(|| (0..9).map(|n| black_box(Box::new(n))).collect());
@@ -207,7 +207,7 @@ fn consumers_of_a_pool(host: &Host, _: &Arguments) {
                         done.send(()).expect("main listens");
                     }
                 });
-                send
+                (send, worker)
             })
             .collect();
         let serve_one = |round: u64| {
@@ -233,6 +233,11 @@ fn consumers_of_a_pool(host: &Host, _: &Arguments) {
             }
             serve_one(round);
             records[4] = overhead();
+        }
+        drop(queues);
+        // The scope's end waits for what they do, but not for their end.
+        for worker in workers {
+            worker.join().unwrap_or_else(|panic| resume_unwind(panic));
         }
     });
     println!("{records:?} bytes of records after each fifth");

@@ -123,16 +123,18 @@ fn fork_quiet(host: &Host, _: &Arguments) {
     let rest = Barrier::new(5);
     let (send, receive) = channel();
     thread::scope(|scope| {
-        for number in 0..4 {
-            let (send, rest) = (send.clone(), &rest);
-            scope.spawn(move || {
-                work(heap, number, 5_000);
-                send.send(some_blocks(heap, number, 2_000))
-                    .expect("main listens");
-                rest.wait();
-                rest.wait();
-            });
-        }
+        let threads: Vec<_> = (0..4)
+            .map(|number| {
+                let (send, rest) = (send.clone(), &rest);
+                scope.spawn(move || {
+                    work(heap, number, 5_000);
+                    send.send(some_blocks(heap, number, 2_000))
+                        .expect("main listens");
+                    rest.wait();
+                    rest.wait();
+                })
+            })
+            .collect();
         drop(send);
         let mut theirs: Vec<Filled> = (0..4)
             .flat_map(|_| receive.recv().expect("they send"))
@@ -150,6 +152,10 @@ fn fork_quiet(host: &Host, _: &Arguments) {
             assert_eq!(fate, Fate::Fine, "child {seed}");
         }
         rest.wait();
+        // The scope's end waits for what they do, but not for their end.
+        for thread in threads {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
     });
     host.check();
 }

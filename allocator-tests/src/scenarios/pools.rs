@@ -301,7 +301,7 @@ fn crowd(host: &Host, _: &Arguments) {
                 scope.spawn(move || worker(heap, seed, limit, (total, last), held, refused, served))
             })
             .collect();
-        scope.spawn(|| {
+        let reader = scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 for pool in bursar::pools() {
                     assert!(pool.used_bytes <= pool.size, "{pool:?}");
@@ -312,7 +312,7 @@ fn crowd(host: &Host, _: &Arguments) {
         });
         let joined: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
         over.store(true, Ordering::Relaxed);
-        for result in joined {
+        for result in joined.into_iter().chain([reader.join()]) {
             result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
     });
