@@ -209,7 +209,7 @@ fn consumers_of_a_pool(host: &Host, _: &Arguments) {
                 });
                 (send, worker)
             })
-            .collect();
+            .unzip();
         let serve_one = |round: u64| {
             let consumer = Consumer::new("query");
             for queue in &queues {
@@ -290,6 +290,7 @@ fn queries(host: &Host, arguments: &Arguments) {
     let before = Memory::now();
     let parts = on_threads(THREADS, |seed| {
         // All at once, so that each has an arena of its own.
+        drop(black_box(Box::new(seed)));
         READY.fetch_add(1, Ordering::Relaxed);
         while READY.load(Ordering::Relaxed) < THREADS {
             thread::yield_now();
