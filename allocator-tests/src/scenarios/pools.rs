@@ -316,11 +316,6 @@ fn crowd(host: &Host, _: &Arguments) {
             result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
     });
-    let (refused, served) = (refused.into_inner(), served.into_inner());
-    assert!(
-        refused > 100 && served > 1000,
-        "{refused} refused, {served} served"
-    );
     host.check();
     bursar::purge();
     assert!(stats()[0].fall_throughs > 0, "{}", bursar::pools());
@@ -344,7 +339,12 @@ fn worker(
     } else {
         (79, 80)
     };
-    for _ in 0..scaled(60_000, 6_000) {
+    // Threads that take turns for long hardly get into each other's way: then the last goes on.
+    let is_crowded =
+        || refused.load(Ordering::Relaxed) > 100 && served.load(Ordering::Relaxed) > 1000;
+    let mut steps_left = scaled(60_000, 6_000);
+    while steps_left > 0 || !is_crowded() {
+        steps_left = steps_left.saturating_sub(1);
         let size = match random.random_range(0..=largest) {
             0..60 => random.random_range(1..limit.min(20_000)),
             60..80 => random.random_range(limit / 4..limit),
