@@ -502,7 +502,7 @@ fn purge(host: &Host, arguments: &Arguments) {
     if now {
         bursar::purge();
     } else {
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while Memory::now().since(before).resident > 4 * MIB as u64
             && std::time::Instant::now() < end
         {
