@@ -266,7 +266,13 @@ fn setuid_programs_ignore_the_environment() {
     use std::os::unix::fs::PermissionsExt;
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     let copy = folder.join(format!("setuid-{}", std::process::id()));
-    std::fs::copy(env!("CARGO_BIN_EXE_pooled"), &copy).expect("it can be copied");
+    // Not by this process: a child that another test forks meanwhile would have the copy open for
+    // writing, and a program that is being written cannot be run.
+    let copied = std::process::Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_pooled"))
+        .arg(&copy)
+        .status();
+    assert!(copied.expect("there is cp").success());
     let nobody = std::os::unix::fs::chown(&copy, Some(65_534), None);
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o4755)).expect("it is ours");
     let program = copy.to_str().expect("text");
