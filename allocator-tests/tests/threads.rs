@@ -18,12 +18,13 @@ fn threads_exit_with_live_memory() {
 
 #[test]
 fn a_thread_only_frees() {
-    child("only_frees").succeed();
+    // What is given back in between depends on how long it takes.
+    child("only_frees").settings("decay_ms=never").succeed();
 }
 
 #[test]
 fn a_hundred_thousand_short_lived_threads_leave_nothing() {
-    child("short_lived").succeed();
+    child("short_lived").settings("decay_ms=never").succeed();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Threads that come, go, free what others allocated, and unwind.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -92,13 +93,15 @@ fn size_at(place: usize) -> usize {
 fn only_frees(host: &Host, _: &Arguments) {
     let heap = host.heap;
     static DONE: AtomicBool = AtomicBool::new(false);
+    let rounds = scaled(4_000, 400);
+    // All places at once, as later whenever the other thread is late.
+    leave_blocks(heap);
     let frees = thread::spawn(move || {
         while !DONE.load(Ordering::Acquire) {
             free_what_lies_there(heap);
         }
         free_what_lies_there(heap);
     });
-    let rounds = scaled(4_000, 400);
     let mut warm = Memory::now();
     for round in 0..rounds {
         if round == rounds / 4 {
@@ -143,6 +146,21 @@ fn leave_blocks(heap: &Heap) {
 fn short_lived(host: &Host, _: &Arguments) {
     let heap = host.heap;
     let threads = scaled(100_000, 20_000);
+    // An arena for each of those that may live at a time.
+    let together = Barrier::new(4);
+    thread::scope(|scope| {
+        let together = &together;
+        let four = [0, 1, 2, 3].map(|number| {
+            scope.spawn(move || {
+                let blocks = short_life(heap, number);
+                together.wait();
+                drop(blocks);
+            })
+        });
+        for thread in four {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
+    });
     let (mut warm, mut stats) = (Memory::now(), bursar::stats());
     for first in (0..threads).step_by(4) {
         if first == threads / 10 {
