@@ -264,19 +264,19 @@ mod real {
         const LIMIT: u64 = 512 * KIB;
         let budget = real(LIMIT);
         let consumers: Vec<_> = (0..4).map(|_| Consumer::new("worker")).collect();
-        let (admitted, allocated) = (AtomicU64::new(0), AtomicU64::new(0));
+        let allocated = AtomicU64::new(0);
         thread::scope(|scope| {
             for (number, consumer) in consumers.iter().enumerate() {
-                let (budget, admitted, allocated) = (&budget, &admitted, &allocated);
+                let (budget, allocated) = (&budget, &allocated);
                 scope.spawn(move || {
                     let worker = consumer.register(budget);
                     for round in 0..scaled(10_000, 1_000) {
                         let bytes = 1 << (12 + (round + number as u64) % 7);
-                        if worker.try_grow(bytes).is_err() {
-                            continue;
+                        // Nobody who waits holds anything, so each is admitted in the end.
+                        while worker.try_grow(bytes).is_err() {
+                            thread::yield_now();
                         }
                         let block = worker.run(|| Vec::<u8>::with_capacity(bytes as usize));
-                        admitted.fetch_add(1, Relaxed);
                         assert!(allocated.fetch_add(bytes, Relaxed) + bytes <= LIMIT);
                         assert_eq!(worker.usage().live_bytes, bytes);
                         allocated.fetch_sub(bytes, Relaxed);
@@ -286,7 +286,6 @@ mod real {
                 });
             }
         });
-        assert!(admitted.load(Relaxed) > scaled(10_000, 1_000));
         assert!(consumers.iter().all(|one| one.usage().live_bytes == 0));
     }
 }
