@@ -163,10 +163,11 @@ fn blocks_freed_by_other_threads_are_credited() {
     let consumer = Consumer::new("sender");
     let count = scaled(100_000, 10_000);
     let (send, receive) = channel::<Vec<u8>>();
-    // A thread that begins later could take up the arena of one that has ended.
-    let both_have_arenas = Barrier::new(2);
+    // A thread could take up the arena of one that has ended, or runs of it.
+    let (both_have_arenas, all_are_freed) = (Barrier::new(2), Barrier::new(2));
     thread::scope(|scope| {
         let (owner, both_have_arenas) = (consumer.clone(), &both_have_arenas);
+        let all_are_freed = &all_are_freed;
         scope.spawn(move || {
             drop(buffer(1));
             both_have_arenas.wait();
@@ -176,11 +177,14 @@ fn blocks_freed_by_other_threads_are_credited() {
                 let block = owner.run(|| buffer(size));
                 send.send(block).expect("someone receives");
             }
+            drop(send);
+            all_are_freed.wait();
         });
         scope.spawn(move || {
             drop(buffer(1));
             both_have_arenas.wait();
             receive.into_iter().for_each(drop);
+            all_are_freed.wait();
         });
     });
     let usage = consumer.usage();
