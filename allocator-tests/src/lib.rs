@@ -22,6 +22,7 @@
 //! | `tests/accounts_tasks.rs` | tokio, rayon, scoped threads, streams |
 //! | `tests/accounts_identity.rs` | ids, names, the tree; hundreds of thousands of consumers |
 //! | `tests/accounts_exactness.rs` | `realloc`, frees elsewhere, hand-over, classes: to the byte and block |
+//! | `tests/accounts_unattributed.rs` | what no consumer claims |
 //! | `tests/accounts_peaks.rs` | how far peaks may be above the truth |
 //! | `tests/accounts_forks.rs` | accounts in a forked child |
 //! | `tests/accounts_memory.rs` | a consumer that ends gives memory back |

@@ -473,21 +473,6 @@ fn a_tree_sums_up_what_is_below() {
 }
 
 #[test]
-fn unattributed_blocks_are_counted_as_such() {
-    // Others allocate at the same time, so only blocks too large for them tell.
-    let before = bursar::unattributed().live_bytes;
-    let block = buffer(1 << 30);
-    let usage = bursar::unattributed();
-    assert!(
-        usage.live_bytes >= before + (1 << 30) - (64 << 20),
-        "{before}, then {usage:?}"
-    );
-    assert!(usage.peak_bytes >= usage.live_bytes, "{usage:?}");
-    drop(block);
-    assert!(bursar::unattributed().live_bytes < before + (64 << 20));
-}
-
-#[test]
 fn books_stay_exact_without_memory_for_records() {
     for rule in ["first", "second"] {
         let scenario = Scenario::new(env!("CARGO_BIN_EXE_bare"), "accounts_without_records");
