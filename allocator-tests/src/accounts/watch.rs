@@ -18,7 +18,8 @@ pub(super) fn watch(field: &Arc<Field>) {
         .lasting()
         .map(|consumer| (consumer.usage(), consumer));
     let mut seen = Seen::default();
-    while !field.over.load(Ordering::Relaxed) {
+    // Once at least, also if the thread comes late.
+    while !field.over.load(Ordering::Relaxed) || field.snapshots.load(Ordering::Relaxed) == 0 {
         if field.judging.load(Ordering::Relaxed) {
             // A lock that is taken again at once is hardly ever had by who waits for it.
             thread::sleep(Duration::from_micros(100));
