@@ -11,7 +11,7 @@ use super::guard;
 use super::places::Places;
 use crate::class::class_of_layout;
 use crate::config;
-use crate::os::map::{self, Ranges};
+use crate::os::map;
 use crate::os::process::page_size;
 use crate::os::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
@@ -201,7 +201,7 @@ impl Large {
         }
         if config::is_secure() {
             // SAFETY: the caller's promise.
-            unsafe { self.clear() };
+            unsafe { self.pool().clear(self.head.address(), self.bytes()) };
         }
         let slices = self.head.slices().0;
         if slices > KEPT_MAX || self.head.flags() & MOVED != 0 || self.pool().is_fixed() {
@@ -238,30 +238,13 @@ impl Large {
         // SAFETY: the caller's promise. Without a guard the contents have to go all the same.
         unsafe {
             if map::guard(address, slices.bytes()).is_err() {
-                self.clear();
+                self.pool().clear(address, self.bytes());
             }
         }
         self.head.set_kind(Kind::Kept);
         if let Some(left) = places.put(address) {
             // SAFETY: it has left its place.
             unsafe { release_kept(left) };
-        }
-    }
-
-    /// Has the block read as zero.
-    ///
-    /// # Safety
-    /// Nobody wants its contents.
-    unsafe fn clear(&self) {
-        let (address, bytes) = (self.head.address(), self.bytes());
-        let pages = bytes & !(page_size() - 1);
-        let mut ranges = Ranges::new();
-        ranges.add(address, pages);
-        // SAFETY: the caller's promise.
-        unsafe {
-            let purged = self.pool().purge_inside(&ranges);
-            let cleared = if purged < pages { 0 } else { pages };
-            core::ptr::write_bytes((address + cleared) as *mut u8, 0, bytes - cleared);
         }
     }
 

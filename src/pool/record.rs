@@ -317,6 +317,22 @@ impl Pool {
         self.kind() == Kind::File
     }
 
+    /// Has a range read as zero: its whole pages are taken away, or else written to.
+    ///
+    /// # Safety
+    /// The range is used memory of this pool from a page on, whose contents nobody wants.
+    pub(crate) unsafe fn clear(&self, address: usize, bytes: usize) {
+        let pages = bytes & !(page_size() - 1);
+        let mut ranges = Ranges::new();
+        ranges.add(address, pages);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let is_purged = self.purge_inside(&ranges) == pages;
+            let cleared = if is_purged { pages } else { 0 };
+            core::ptr::write_bytes((address + cleared) as *mut u8, 0, bytes - cleared);
+        }
+    }
+
     /// Gives pages inside a living run back. Returns the bytes of ranges that were not refused.
     ///
     /// # Safety

@@ -267,8 +267,11 @@ impl Run {
             unsafe { Side::release(side, self.row().slots) };
         }
         if let Some(marks) = NonNull::new(self.marks.replace(null()).cast_mut()) {
-            // SAFETY: no block is alive whose slot anybody would look up.
-            unsafe { Marks::release(marks, self.row().slots) };
+            // SAFETY: no block is alive whose slot anybody would look up. Free slots held links.
+            unsafe {
+                Marks::release(marks, self.row().slots);
+                pool.clear(address, (self.slots() * self.row().size) as usize);
+            }
         }
         self.free.set(null_mut());
         self.owner.store(0, Relaxed);
