@@ -1,8 +1,8 @@
 //! Settings: in code, and over them from the environment variable `BURSAR_CONF`. A leaf: what a
 //! setting changes is told by those who read it, once, at the first allocation.
 
-use crate::os::lock::Lock;
-use crate::os::process::{Line, end_with, environment};
+use crate::os::lock::{Guard, Lock};
+use crate::os::process::{self, Line, end_with, environment};
 use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::pool::{Backing, PoolSpec, PoolSpecError, Router};
 use core::fmt::{self, Write};
@@ -13,6 +13,63 @@ pub(crate) const DECAY_MILLIS: u64 = 500;
 /// Bytes for each sampled block where no setting says otherwise.
 pub(crate) const SAMPLE_BYTES: u64 = 512 << 10;
 
+/// How figures are written at exit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// Not at all.
+    None,
+    Text,
+    #[cfg(feature = "json")]
+    Json,
+}
+
+/// What is told at exit: the setting `stats_at_exit`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct AtExit {
+    pub(crate) form: Form,
+    /// Where to; standard error if there is none.
+    pub(crate) file: Option<&'static str>,
+}
+
+impl AtExit {
+    const NOTHING: AtExit = AtExit {
+        form: Form::None,
+        file: None,
+    };
+
+    /// `None` if the value is not understood.
+    fn parse(value: &'static str) -> Option<AtExit> {
+        if let Some(on) = switch(value) {
+            let form = if on { Form::Text } else { Form::None };
+            return Some(AtExit { form, file: None });
+        }
+        let (form, file) = match value.split_once(':') {
+            Some((form, file)) => (form, Some(file)),
+            None => (value, None),
+        };
+        let form = match form {
+            "text" => Form::Text,
+            #[cfg(feature = "json")]
+            "json" => Form::Json,
+            _ => return None,
+        };
+        let fits = |file: &str| (1..=FILE_MAX).contains(&file.len());
+        file.is_none_or(fits).then_some(AtExit { form, file })
+    }
+}
+
+/// The longest name of a file that the kernel takes.
+const FILE_MAX: usize = libc::PATH_MAX as usize - 1;
+
+/// What a switch says; `None` if that is not understood.
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "on" | "true" | "1" => Some(true),
+        "off" | "false" | "0" => Some(false),
+        _ => None,
+    }
+}
+
 /// All settings.
 #[derive(Clone, Copy)]
 pub(crate) struct Settings {
@@ -22,8 +79,8 @@ pub(crate) struct Settings {
     pub(crate) background: bool,
     /// Ask for transparent huge pages.
     pub(crate) huge_pages: bool,
-    /// Print the stats table at exit.
-    pub(crate) stats_at_exit: bool,
+    /// What is told at exit.
+    pub(crate) at_exit: AtExit,
     /// Fill small blocks with a pattern when they are allocated and freed.
     pub(crate) junk: bool,
     /// The secure profile.
@@ -48,7 +105,7 @@ impl fmt::Debug for Settings {
             .field("decay_ms", &self.decay_ms)
             .field("background", &self.background)
             .field("huge_pages", &self.huge_pages)
-            .field("stats_at_exit", &self.stats_at_exit)
+            .field("stats_at_exit", &self.at_exit)
             .field("junk", &self.junk)
             .field("secure", &self.secure)
             .field("region_bytes", &self.region_bytes)
@@ -67,7 +124,7 @@ impl Settings {
             decay_ms: DECAY_MILLIS,
             background: false,
             huge_pages: false,
-            stats_at_exit: false,
+            at_exit: AtExit::NOTHING,
             junk: false,
             secure: false,
             region_bytes: 0,
@@ -82,38 +139,43 @@ impl Settings {
 
 /// What a value may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Form {
+enum Kind {
     Millis,
     Switch,
     Bytes,
+    AtExit,
 }
 
-impl Form {
+impl Kind {
     fn text(self) -> &'static str {
         match self {
-            Form::Millis => "milliseconds from 0 to 86400000, or never",
-            Form::Switch => "on or off",
-            Form::Bytes => "bytes from 67108864 to 1099511627776",
+            Kind::Millis => "milliseconds from 0 to 86400000, or never",
+            Kind::Switch => "on or off",
+            Kind::Bytes => "bytes from 67108864 to 1099511627776",
+            #[cfg(feature = "json")]
+            Kind::AtExit => "off, on, text or json, the last two perhaps with :FILE",
+            #[cfg(not(feature = "json"))]
+            Kind::AtExit => "off, on, text, or text:FILE (json is not built in)",
         }
     }
 }
 
-const KEYS: [(&str, Form); 8] = [
-    ("decay_ms", Form::Millis),
-    ("background", Form::Switch),
-    ("huge_pages", Form::Switch),
-    ("stats_at_exit", Form::Switch),
-    ("junk", Form::Switch),
-    ("secure", Form::Switch),
-    ("region", Form::Bytes),
-    ("strict_pools", Form::Switch),
+const KEYS: [(&str, Kind); 8] = [
+    ("decay_ms", Kind::Millis),
+    ("background", Kind::Switch),
+    ("huge_pages", Kind::Switch),
+    ("stats_at_exit", Kind::AtExit),
+    ("junk", Kind::Switch),
+    ("secure", Kind::Switch),
+    ("region", Kind::Bytes),
+    ("strict_pools", Kind::Switch),
 ];
 
 /// What is wrong with one setting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault<'a> {
     Key(&'a str),
-    Value(&'a str, &'a str, Form),
+    Value(&'a str, &'a str, Kind),
     NotText,
 }
 
@@ -122,7 +184,7 @@ const LEAST_REGION: u64 = 64 << 20;
 const MOST_REGION: u64 = 1 << 40;
 
 /// Applies `key=value,key=value,…` over `settings`; each fault is told, and its setting left.
-fn parse<'a>(text: &'a [u8], settings: &mut Settings, mut fault: impl FnMut(Fault<'a>)) {
+fn parse(text: &'static [u8], settings: &mut Settings, mut fault: impl FnMut(Fault<'static>)) {
     let Ok(text) = core::str::from_utf8(text) else {
         return fault(Fault::NotText);
     };
@@ -132,46 +194,40 @@ fn parse<'a>(text: &'a [u8], settings: &mut Settings, mut fault: impl FnMut(Faul
         .filter(|item| !item.is_empty())
     {
         let (key, value) = item.split_once('=').unwrap_or((item, "on"));
-        let Some(&(_, form)) = KEYS.iter().find(|known| known.0 == key) else {
+        let Some(&(_, kind)) = KEYS.iter().find(|known| known.0 == key) else {
             fault(Fault::Key(key));
             continue;
         };
-        if !apply(settings, key, value, form) {
-            fault(Fault::Value(key, value, form));
+        if apply(settings, key, value, kind).is_none() {
+            fault(Fault::Value(key, value, kind));
         }
     }
 }
 
-fn apply(settings: &mut Settings, key: &str, value: &str, form: Form) -> bool {
-    match form {
-        Form::Millis => match (value, value.parse::<u64>()) {
-            ("never", _) => settings.decay_ms = u64::MAX,
-            (_, Ok(millis)) if millis <= MOST_MILLIS => settings.decay_ms = millis,
-            _ => return false,
-        },
-        Form::Bytes => match value.parse::<u64>() {
-            Ok(bytes) if (LEAST_REGION..=MOST_REGION).contains(&bytes) => {
-                settings.region_bytes = bytes as usize;
-            }
-            _ => return false,
-        },
-        Form::Switch => {
-            let on = match value {
-                "on" | "true" | "1" => true,
-                "off" | "false" | "0" => false,
-                _ => return false,
-            };
+/// `None`, with nothing changed, if the value is not understood.
+fn apply(settings: &mut Settings, key: &str, value: &'static str, kind: Kind) -> Option<()> {
+    match kind {
+        Kind::Millis if value == "never" => settings.decay_ms = u64::MAX,
+        Kind::Millis => settings.decay_ms = number(value, 0, MOST_MILLIS)?,
+        Kind::Bytes => settings.region_bytes = number(value, LEAST_REGION, MOST_REGION)? as usize,
+        Kind::AtExit => settings.at_exit = AtExit::parse(value)?,
+        Kind::Switch => {
+            let on = switch(value)?;
             match key {
                 "background" => settings.background = on,
                 "huge_pages" => settings.huge_pages = on,
                 "secure" => settings.secure = on,
-                "stats_at_exit" => settings.stats_at_exit = on,
                 "strict_pools" => settings.strict_pools = on,
                 _ => settings.junk = on,
             }
         }
     }
-    true
+    Some(())
+}
+
+fn number(value: &str, least: u64, most: u64) -> Option<u64> {
+    let number = value.parse().ok()?;
+    (least..=most).contains(&number).then_some(number)
 }
 
 fn report(fault: Fault<'_>) {
@@ -179,11 +235,11 @@ fn report(fault: Fault<'_>) {
     let _ = line.write_str("bursar: BURSAR_CONF: ");
     let _ = match fault {
         Fault::NotText => writeln!(line, "not UTF-8; ignored"),
-        Fault::Value(key, value, form) => {
+        Fault::Value(key, value, kind) => {
             writeln!(
                 line,
                 "{key}={value}: expected {}; the default stands",
-                form.text()
+                kind.text()
             )
         }
         Fault::Key(key) => {
@@ -197,50 +253,66 @@ fn report(fault: Fault<'_>) {
     line.print();
 }
 
-/// What the facade hands down: settings in code, and what prints the stats table.
-#[derive(Clone, Copy)]
-struct Offer {
-    settings: Settings,
-    report: extern "C" fn(),
-}
-
-static OFFERED: Lock<Option<Offer>> = Lock::new(None);
+/// What the facade hands down: settings in code.
+static OFFERED: Lock<Option<Settings>> = Lock::new(None);
 static LOADED: AtomicBool = AtomicBool::new(false);
 static JUNK: AtomicBool = AtomicBool::new(false);
 static SECURE: AtomicBool = AtomicBool::new(false);
 static SAMPLED: AtomicU64 = AtomicU64::new(0);
 
-/// Settings in code, from whichever allocator is used first, and what prints the stats table.
-#[inline]
-pub(crate) fn offer(settings: &Settings, report: extern "C" fn()) {
-    if !LOADED.load(Relaxed) {
-        OFFERED.lock().get_or_insert(Offer {
-            settings: *settings,
-            report,
-        });
-    }
+/// What is kept for the end of the process, with a copy of the file's name: programs write over
+/// their environment.
+pub(crate) struct KeptForExit {
+    pub(crate) form: Form,
+    /// Empty for standard error.
+    pub(crate) file: Line<FILE_MAX>,
+    /// Which process read the settings: its forked children are others.
+    pub(crate) process: u32,
 }
 
-/// What prints the stats table at exit, if that is wanted and somebody has offered it.
-pub(crate) fn report_at_exit(settings: &Settings) -> Option<extern "C" fn()> {
-    let offered = *OFFERED.lock();
-    offered
-        .filter(|_| settings.stats_at_exit)
-        .map(|offer| offer.report)
+static FOR_EXIT: Lock<KeptForExit> = Lock::new(KeptForExit {
+    form: Form::None,
+    file: Line::new(),
+    process: 0,
+});
+
+/// What was settled about the end of the process; `None` if exit began in a signal handler that
+/// interrupted the settling.
+pub(crate) fn for_exit() -> Option<Guard<'static, KeptForExit>> {
+    FOR_EXIT.try_lock()
+}
+
+/// Settings in code, from whichever allocator is used first.
+#[inline]
+pub(crate) fn offer(settings: &Settings) {
+    if !LOADED.load(Relaxed) {
+        OFFERED.lock().get_or_insert(*settings);
+    }
 }
 
 /// The settings of this process; faults are reported on standard error. Once, at the start.
 pub(crate) fn load() -> Settings {
     let offered = *OFFERED.lock();
-    let mut settings = offered.map_or(Settings::new(), |offer| offer.settings);
+    let mut settings = offered.unwrap_or(Settings::new());
     if let Some(text) = environment(c"BURSAR_CONF") {
         parse(text, &mut settings, report);
     }
+    keep_for_exit(settings.at_exit);
     JUNK.store(settings.junk, Relaxed);
     SECURE.store(settings.secure, Relaxed);
     SAMPLED.store(settings.sample_bytes, Relaxed);
     LOADED.store(true, Relaxed);
     settings
+}
+
+fn keep_for_exit(at_exit: AtExit) {
+    if at_exit.form == Form::None {
+        return;
+    }
+    let mut kept = FOR_EXIT.lock();
+    let _ = kept.file.write_str(at_exit.file.unwrap_or_default());
+    kept.process = process::id();
+    kept.form = at_exit.form;
 }
 
 /// The pools that are configured: those of `BURSAR_POOLS`, or else those in code. A text that is no
@@ -289,7 +361,7 @@ mod tests {
     use std::format;
     use std::vec::Vec;
 
-    fn parsed(text: &str) -> (Settings, Vec<Fault<'_>>) {
+    fn parsed(text: &'static str) -> (Settings, Vec<Fault<'static>>) {
         let mut settings = Settings::new();
         let mut faults = Vec::new();
         parse(text.as_bytes(), &mut settings, |fault| faults.push(fault));
@@ -307,7 +379,10 @@ mod tests {
             decay_ms: 200,
             background: true,
             huge_pages: true,
-            stats_at_exit: true,
+            at_exit: AtExit {
+                form: Form::Text,
+                file: None,
+            },
             junk: true,
             secure: true,
             region_bytes: 64 << 20,
@@ -330,15 +405,36 @@ mod tests {
         assert_eq!(
             faults,
             [
-                Fault::Value("decay_ms", "-1", Form::Millis),
+                Fault::Value("decay_ms", "-1", Kind::Millis),
                 Fault::Key("colour"),
-                Fault::Value("junk", "perhaps", Form::Switch),
-                Fault::Value("region", "1", Form::Bytes),
+                Fault::Value("junk", "perhaps", Kind::Switch),
+                Fault::Value("region", "1", Kind::Bytes),
             ]
         );
         let mut settings = Settings::new();
         let mut faults = 0;
         parse(&[0xff], &mut settings, |_| faults += 1);
         assert_eq!(faults, 1);
+    }
+
+    #[test]
+    fn what_is_told_at_exit_has_a_form_and_perhaps_a_file() {
+        let told = |value: &'static str| AtExit::parse(value).map(|it| (it.form, it.file));
+        assert_eq!(told("on"), Some((Form::Text, None)));
+        assert_eq!(told("off"), Some((Form::None, None)));
+        assert_eq!(told("text"), Some((Form::Text, None)));
+        assert_eq!(told("text:a:%p"), Some((Form::Text, Some("a:%p"))));
+        #[cfg(feature = "json")]
+        assert_eq!(told("json:=/a b"), Some((Form::Json, Some("=/a b"))));
+        for value in ["", "text:", "xml", "off:a", "on:a", "TEXT", ":a"] {
+            assert_eq!(told(value), None, "{value}");
+        }
+        let long = std::string::String::from("text:") + &"x".repeat(FILE_MAX);
+        assert!(AtExit::parse(long.clone().leak()).is_some());
+        assert!(AtExit::parse((long + "x").leak()).is_none());
+        assert_eq!(
+            parsed("stats_at_exit=text:").1,
+            [Fault::Value("stats_at_exit", "text:", Kind::AtExit)]
+        );
     }
 }

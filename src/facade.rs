@@ -4,7 +4,7 @@ use crate::arena::bins::Bin;
 use crate::arena::slow::{self, Few};
 use crate::arena::{fast, large, owner, requested, sites};
 use crate::class::{LOOKUP_MAX, class_of_layout};
-use crate::config::{self, Settings};
+use crate::config::{self, AtExit, Form, Settings};
 use crate::extent::fit::Zeroing;
 use crate::pool::router::{self, Wanted};
 use crate::pool::{Backing, PoolSpec, Router};
@@ -92,10 +92,15 @@ impl Bursar {
         self
     }
 
-    /// Prints the stats table on standard error at exit. Off by default.
+    /// Prints the stats table on standard error at exit, that of pools if there are any, and the
+    /// report of consumers if there were any. Off by default. The environment can have it as JSON,
+    /// and in a file.
     #[must_use]
     pub const fn stats_at_exit(mut self, on: bool) -> Self {
-        self.settings.stats_at_exit = on;
+        self.settings.at_exit = AtExit {
+            form: if on { Form::Text } else { Form::None },
+            file: None,
+        };
         self
     }
 
@@ -175,10 +180,10 @@ impl Bursar {
 
     // Settings in code count until the first request has been served, which is one of these three.
 
-    /// Has these settings count, and the stats table printed at exit if they say so.
+    /// Has these settings count.
     #[inline]
     pub(crate) fn offer(&self) {
-        config::offer(&self.settings, crate::stats::print_at_exit);
+        config::offer(&self.settings);
     }
 
     /// A block that the fast path does not have. Pools are chosen by what was asked for.

@@ -34,7 +34,7 @@
 //!
 //! | layer | what it owns |
 //! |---|---|
-//! | `facade`, `raw`, `pools`, `task_pool`, `stats`, `check` | the `GlobalAlloc` type, blocks by address alone, handles to pools, snapshots, verification |
+//! | `facade`, `raw`, `pools`, `task_pool`, `stats`, `exit`, `check` | the `GlobalAlloc` type, blocks by address alone, handles to pools, snapshots, figures at exit, verification |
 //! | `mbuf` | message buffers that processes share; apart from the heap |
 //! | `account` | consumers, scopes, reservations, budgets, reports, streams |
 //! | `arena` | one a thread: bins, the fast paths, books by owner, adoption at thread exit |
@@ -86,6 +86,8 @@ mod check;
 mod class;
 #[cfg(not(loom))]
 mod config;
+#[cfg(not(loom))]
+mod exit;
 #[cfg(not(loom))]
 mod facade;
 #[cfg(not(loom))]

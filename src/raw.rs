@@ -10,6 +10,7 @@ use crate::class::class_of_layout;
 use crate::config;
 use crate::extent::large as spans;
 use crate::facade::Bursar;
+use crate::os::output::Output;
 use crate::os::process;
 use crate::pool::router;
 use crate::run::descriptor::run_of;
@@ -27,9 +28,9 @@ pub fn begin() {
     life::begin();
 }
 
-/// Prints on standard error, piece by piece. Allocates nothing, and cancels no thread.
+/// Prints on standard error. Allocates nothing, and cancels no thread.
 pub fn print(text: impl fmt::Display) {
-    let _ = fmt::Write::write_fmt(&mut process::Stderr, format_args!("{text}"));
+    let _ = fmt::Write::write_fmt(&mut Output::stderr(), format_args!("{text}"));
 }
 
 /// Prints a line on standard error, cut off at 512 bytes, and aborts.

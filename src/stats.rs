@@ -6,12 +6,11 @@ use crate::class::{CLASSES, TABLE};
 use crate::config;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::{fit, large as spans};
-use crate::os::process::Stderr;
 use crate::pool::region::Region;
 use crate::pool::{DEFAULT, Pool, fixed, metadata, router};
 use crate::run::descriptor::Run;
 use crate::units::{CHUNK_SLICES, SLICE};
-use core::fmt::{self, Write as _};
+use core::fmt;
 
 /// What the allocator holds, in bytes.
 ///
@@ -346,16 +345,4 @@ impl fmt::Display for Size {
             UNITS[unit]
         )
     }
-}
-
-/// Prints the table on standard error; the hook for `stats_at_exit`.
-pub(crate) extern "C" fn print_at_exit() {
-    let stats = Stats::take();
-    if !crate::is_installed() {
-        let _ = writeln!(
-            Stderr,
-            "bursar is not installed as this program's allocator"
-        );
-    }
-    let _ = write!(Stderr, "{stats}");
 }

@@ -14,6 +14,7 @@ use crate::blocks::Heap;
 pub mod account_faults;
 pub mod account_forks;
 pub mod accounts;
+pub mod endings;
 pub mod exits;
 pub mod faults;
 pub mod forks;
@@ -103,6 +104,7 @@ const ALL: [&[(&str, Run)]; 15] = [
     account_faults::ALL,
     account_forks::ALL,
     accounts::ALL,
+    endings::ALL,
     exits::ALL,
     faults::ALL,
     forks::ALL,

@@ -32,6 +32,7 @@ pub use budget::{
 pub use consumer::Consumer;
 pub use future::Attributed;
 pub use limit::{Limits, Pressure, PressureEnded};
+pub(crate) use report::report_if_any;
 pub use report::{ConsumerSnapshot, Consumers, Report, consumers, report};
 pub use reservation::Reservation;
 pub use scope::{Scope, current};

@@ -132,6 +132,13 @@ pub(super) fn depart(account: Shared) {
     });
 }
 
+/// Whether there ever was an account. False where the thread was interrupted under the lock: it would
+/// wait for itself.
+pub(super) fn is_in_use() -> bool {
+    // Acquire pairs with the Release in `set_up`.
+    USED.load(Acquire) != 0 && !STATE.is_held_here()
+}
+
 /// Lets all accounts leave that can.
 pub(super) fn sweep_all() {
     internally(|| {

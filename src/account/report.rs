@@ -193,6 +193,11 @@ pub fn report() -> Report {
     }
 }
 
+/// The report, if there ever was a consumer.
+pub(crate) fn report_if_any() -> Option<Report> {
+    registry::is_in_use().then(report)
+}
+
 impl Report {
     /// The snapshot that it shows.
     pub fn consumers(&self) -> &Consumers {

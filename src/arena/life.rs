@@ -153,9 +153,6 @@ fn start() {
     }
     EXIT.create(thread_ends);
     fork::register(before_fork, after_fork_in_parent, after_fork_in_child);
-    if let Some(report) = config::report_at_exit(&settings) {
-        process::at_exit(report);
-    }
     STARTED.store(true, Ordering::Release);
     if settings.background {
         let _ = super::trim::start_background();

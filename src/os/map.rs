@@ -2,18 +2,31 @@
 
 use super::fault::{Call, injected};
 use super::sync::{AtomicBool, Ordering::Relaxed};
-use core::ffi::c_void;
+use core::ffi::{CStr, c_void};
+use core::fmt;
 use core::ptr::null_mut;
 
 /// The kernel refused; the system's error number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Refused(pub(crate) i32);
 
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0_u8; 128];
+        // SAFETY: a buffer of that size; the text is terminated where the call succeeds.
+        let known = unsafe { libc::strerror_r(self.0, text.as_mut_ptr().cast(), text.len()) } == 0;
+        match CStr::from_bytes_until_nul(&text).map(CStr::to_str) {
+            Ok(Ok(text)) if known => f.write_str(text),
+            _ => write!(f, "error {}", self.0),
+        }
+    }
+}
+
 pub(super) const INJECTED: Refused = Refused(libc::ENOMEM);
 
 const READ_WRITE: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 
-fn last_error() -> Refused {
+pub(super) fn last_error() -> Refused {
     // SAFETY: every thread has its errno.
     Refused(unsafe { *libc::__errno_location() })
 }

@@ -18,6 +18,8 @@ pub(crate) mod memfd;
 #[cfg(not(loom))]
 pub(crate) mod object;
 #[cfg(not(loom))]
+pub(crate) mod output;
+#[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]
 pub(crate) mod random;

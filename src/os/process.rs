@@ -1,5 +1,6 @@
 //! What the process is told at its start, and the little it says.
 
+use super::output::write_all;
 use super::sync::{AtomicUsize, Ordering::Relaxed};
 use core::ffi::CStr;
 use core::fmt;
@@ -71,23 +72,6 @@ pub(crate) fn address_space_limit() -> Option<u64> {
     (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-/// What cannot be written is lost: there is nobody to tell. Unlike the C library's function it is no
-/// point at which a thread is cancelled.
-fn write_to_stderr(bytes: &[u8]) {
-    // SAFETY: the bytes are alive.
-    unsafe { libc::syscall(libc::SYS_write, 2, bytes.as_ptr(), bytes.len()) };
-}
-
-/// Standard error without buffers or allocation: one write for each piece.
-pub(crate) struct Stderr;
-
-impl fmt::Write for Stderr {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        write_to_stderr(text.as_bytes());
-        Ok(())
-    }
-}
-
 /// A line put together in place, so that it is written whole.
 pub(crate) struct Line<const N: usize> {
     bytes: [u8; N],
@@ -109,7 +93,8 @@ impl<const N: usize> Line<N> {
 
     /// Writes it to standard error; what did not fit was cut off.
     pub(crate) fn print(&self) {
-        write_to_stderr(&self.bytes[..self.len]);
+        // What cannot be written is lost: there is nobody to tell.
+        let _ = write_all(libc::STDERR_FILENO, &self.bytes[..self.len]);
     }
 }
 
@@ -140,8 +125,17 @@ pub(crate) fn end_with_line(text: fmt::Arguments<'_>) -> ! {
     end_with(line.text())
 }
 
-/// Has `hook` called at exit. Returns whether that was possible.
-pub(crate) fn at_exit(hook: extern "C" fn()) -> bool {
-    // SAFETY: the hook is a function of this program with the type that atexit wants.
-    unsafe { libc::atexit(hook) == 0 }
+/// This process's number.
+pub(crate) fn id() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { libc::getpid() }.unsigned_abs()
+}
+
+/// Where this process's program lies, cut off where the place ends; `None` if that is not known.
+pub(crate) fn program(place: &mut [u8]) -> Option<&str> {
+    let link = c"/proc/self/exe";
+    // SAFETY: the name is terminated, and the place of that size.
+    let length = unsafe { libc::readlink(link.as_ptr(), place.as_mut_ptr().cast(), place.len()) };
+    let length = usize::try_from(length).ok()?;
+    core::str::from_utf8(&place[..length]).ok()
 }

@@ -2,7 +2,7 @@
 //! programs of the system.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Scenarios that come to their end.
@@ -173,6 +173,83 @@ fn settings_count_from_the_first_request() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("unknown key colour"), "{said}");
     assert!(said.contains("size class"), "{said}");
+}
+
+/// A directory of one test, empty.
+fn directory(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).expect("a directory can be made");
+    directory
+}
+
+fn told(file: &Path) -> serde_json::Value {
+    let text = std::fs::read(file).expect("it was written");
+    serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+#[test]
+fn figures_are_told_at_exit() {
+    let file = directory("exit").join("told");
+    let output = Command::new(env!("CARGO_BIN_EXE_caller"))
+        .arg("end")
+        .env("LD_PRELOAD", library())
+        .env(
+            "BURSAR_CONF",
+            format!("stats_at_exit=json:{}", file.display()),
+        )
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(7));
+    let told = told(&file);
+    assert_eq!(told["program"], env!("CARGO_BIN_EXE_caller"));
+    let classes = told["stats"]["classes"].as_array().expect("a list");
+    let class = classes.iter().find(|class| class["size"] == 14_336);
+    let class = class.expect("the class of 14,000 bytes");
+    assert_eq!(class["allocated_blocks"], 37);
+    assert_eq!(class["requests"], 37);
+    assert_eq!(class["allocated_bytes"], 37 * 14_336);
+}
+
+#[test]
+fn an_exit_amid_requests_is_told_of() {
+    for turn in 0..10 {
+        let file = directory("amid").join("told");
+        let output = Command::new(env!("CARGO_BIN_EXE_caller"))
+            .arg("end_in_handler")
+            .env("LD_PRELOAD", library())
+            .env(
+                "BURSAR_CONF",
+                format!("stats_at_exit=json:{}", file.display()),
+            )
+            .output()
+            .expect("it runs");
+        assert_eq!(output.status.code(), Some(7), "turn {turn}");
+        assert!(told(&file)["stats"]["allocated_blocks"].as_u64() > Some(100));
+    }
+}
+
+/// Each process of a script has the library, and tells of itself.
+#[test]
+fn each_program_that_a_program_starts_tells_of_itself() {
+    let directory = directory("each");
+    let setting = format!("stats_at_exit=json:{}", directory.join("%p").display());
+    let output = Command::new("sh")
+        .args(["-c", "ls / | sort | wc -l; (exit 3)"])
+        .env("LD_PRELOAD", library())
+        .env("BURSAR_CONF", setting)
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(3));
+    assert!(output.stderr.is_empty());
+    let files = std::fs::read_dir(&directory).expect("it was made");
+    let programs: Vec<String> = files
+        .map(|file| told(&file.expect("listed").path())["program"].to_string())
+        .collect();
+    for name in ["sort\"", "wc\"", "ls\""] {
+        let found = programs.iter().any(|program| program.ends_with(name));
+        assert!(found, "{name} is not among {programs:?}");
+    }
 }
 
 #[test]

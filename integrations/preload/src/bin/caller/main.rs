@@ -14,7 +14,7 @@ use std::ffi::CStr;
 #[global_allocator]
 static GLOBAL: std::alloc::System = std::alloc::System;
 
-const SCENARIOS: [(&str, fn()); 20] = [
+const SCENARIOS: [(&str, fn()); 22] = [
     ("blocks", blocks::blocks),
     ("edges", blocks::edges),
     ("resizing", blocks::resizing),
@@ -26,6 +26,8 @@ const SCENARIOS: [(&str, fn()); 20] = [
     ("forks", processes::forks),
     ("streams", processes::streams),
     ("libraries", processes::libraries),
+    ("end", processes::end),
+    ("end_in_handler", processes::end_in_handler),
     ("free_foreign", || {
         processes::free_at(|_| (&raw const GLOBAL).cast_mut().cast())
     }),

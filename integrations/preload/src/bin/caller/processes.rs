@@ -5,6 +5,41 @@ use crate::is_bursar;
 use libc::c_void;
 use std::ptr::null_mut;
 
+/// Ends on another thread, with 37 blocks of 14,000 bytes alive.
+pub fn end() {
+    // SAFETY: no preconditions.
+    (0..37).for_each(|_| assert!(!unsafe { malloc(14_000) }.is_null()));
+    let other = std::thread::spawn(|| -> () { std::process::exit(7) });
+    let _ = other.join();
+    unreachable!("the process is gone");
+}
+
+/// Ends in a signal handler that interrupts `malloc` and `free` somewhere, as C forbids it and
+/// programs do it.
+pub fn end_in_handler() {
+    extern "C" fn leave(_: libc::c_int) {
+        // SAFETY: what it may do there is the matter of the test.
+        unsafe { libc::exit(7) };
+    }
+    let handler = leave as extern "C" fn(libc::c_int);
+    // SAFETY: a handler of this type; the timer sends its signal once, after 20 ms of work.
+    unsafe {
+        libc::signal(libc::SIGPROF, handler as *const () as libc::sighandler_t);
+        let mut once: libc::itimerval = std::mem::zeroed();
+        once.it_value.tv_usec = 20_000;
+        libc::setitimer(libc::ITIMER_PROF, &once, null_mut());
+    }
+    let mut kept = vec![null_mut::<c_void>(); 1000];
+    for turn in 0_usize.. {
+        let place = &mut kept[turn * 7919 % 1000];
+        // SAFETY: null, or alive and not used any more.
+        unsafe {
+            free(*place);
+            *place = malloc(turn * 31 % 40_000);
+        }
+    }
+}
+
 /// Threads that come and go, and free each other's blocks, also when they end.
 pub fn threads() {
     struct AtEnd(Vec<Vec<u8>>);
