@@ -1,22 +1,68 @@
 #!/usr/bin/env bash
-# Runs programs of the system on libbursar.so: allocator-tests/real-programs.sh [NAME...]
-# What the machine does not have is installed from Debian where that is allowed, else skipped.
-# Ends with a table, and with 1 if a program failed.
+# Runs programs of the system on libbursar.so, or on another library that stands in for malloc:
+#
+#   allocator-tests/real-programs.sh [--library FILE | --library none] [--once] [NAME...]
+#   allocator-tests/real-programs.sh --list
+#
+# Without a library libbursar.so is built. What the machine does not have is installed from Debian
+# where that is allowed, else skipped. Ends with a table, and with 1 if a program failed.
+#
+# A program is ok if it succeeds, prints what it prints without the library where that can be
+# compared, and, under libbursar.so, its processes told of themselves at exit: they really had it.
+# With --once each program runs under the library alone, with nothing compared, for those who measure.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 all=(python sqlite gcc git perl node ruby redis postgres)
+once= library=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --library) library=$2; shift 2 ;;
+    --once) once=yes; shift ;;
+    --list) printf '%s\n' "${all[@]}"; exit ;;
+    -*) sed -n '2,12s/^# \?//p' "$0"; exit 2 ;;
+    *) break ;;
+    esac
+done
+[ $# -gt 0 ] || set -- "${all[@]}"
+for name; do
+    [[ " ${all[*]} " = *" $name "* ]] || { echo "no program $name; there are ${all[*]}"; exit 2; }
+done
+
 work=$(mktemp -d)
 chmod 755 "$work"
 trap 'rm -rf "$work"' EXIT
-library=$work/libbursar.so
-declare -A outcome
+if [ -z "$library" ]; then
+    cargo build --release -q -p bursar-preload || exit 1
+    library=${CARGO_TARGET_DIR:-target}/release/libbursar.so
+fi
+if [ "$library" != none ]; then
+    # Where other users can read it.
+    cp -L "$library" "$work/" && library=$work/${library##*/} && chmod 755 "$library" || exit 1
+    LD_PRELOAD=$library grep -qF "$library" /proc/self/maps ||
+        { echo "$library is not loaded"; exit 1; }
+fi
 
-cargo build --release -q -p bursar-preload || exit 1
-cp "${CARGO_TARGET_DIR:-target}/release/libbursar.so" "$library"
-chmod 755 "$library"
+# Where processes tell of themselves; only libbursar.so knows the setting.
+told=$work/told
+conf=
+[ -n "$once" ] || [[ $library != */libbursar.so ]] || conf=stats_at_exit=json:$told/%p
 
-preload() { env LD_PRELOAD="$library" "$@"; }
+preload() {
+    [ "$library" != none ] || { "$@"; return; }
+    env LD_PRELOAD="$library" BURSAR_CONF="$conf" "$@"
+}
+
+# had NAME...: whether processes of these programs told of themselves, or could not.
+had() {
+    local name
+    [ -n "$conf" ] || return 0
+    for name; do
+        grep -rqE "\"program\":\"[^\"]*/$name\"" "$told" ||
+            { echo "no $name told of itself; these did:"
+              grep -rohE '"program":"[^"]*"' "$told" | sort | uniq -c; return 1; }
+    done
+}
 
 # have COMMAND PACKAGE...: whether the command is there, perhaps now.
 have() {
@@ -28,11 +74,24 @@ have() {
     type -P "$command" >/dev/null
 }
 
-# same COMMAND...: whether it succeeds, and prints what it prints without bursar.
-same() { [ "$("$@" 2>&1)" = "$(preload "$@" 2>&1)" ]; }
+# same COMMAND...: whether it succeeds, and prints what it prints without the library.
+same() {
+    if [ -n "$once" ]; then
+        preload "$@"
+        return
+    fi
+    "$@" >"$work/plain.out" 2>&1
+    local plain=$?
+    preload "$@" >"$work/preloaded.out" 2>&1
+    local preloaded=$?
+    [ $plain = 0 ] && [ $preloaded = 0 ] && cmp "$work/plain.out" "$work/preloaded.out" && return
+    echo "without the library $plain, with it $preloaded:"
+    diff "$work/plain.out" "$work/preloaded.out" | head -20
+    return 1
+}
 
 python() {
-    local python=/usr/bin/python3
+    local python=/usr/bin/python3 tests report
     have $python python3 || return 2
     if ! $python -c 'import test.test_json' 2>/dev/null; then
         local version
@@ -40,9 +99,14 @@ python() {
         have no-such-command "libpython$version-testsuite"
         $python -c 'import test.test_json' 2>/dev/null || return 2
     fi
+    tests=(test_json test_gc)
+    [ -n "$once" ] || tests+=(test_threading test_subprocess test_multiprocessing_fork
+        test_multiprocessing_forkserver test_multiprocessing_spawn test_concurrent_futures)
+    report=$work/python.report
     # From elsewhere: the tests leave files behind.
-    (cd "$work" && preload $python -m test test_json test_threading test_subprocess \
-        test_multiprocessing_fork test_multiprocessing_spawn test_gc)
+    (cd "$work" && preload $python -m test "${tests[@]}") | tee "$report" || return 1
+    # None was left out.
+    grep -qE "^All ${#tests[@]} tests OK" "$report" && had "$(basename "$(readlink -f $python)")"
 }
 
 sqlite() {
@@ -55,7 +119,7 @@ sqlite() {
             select i, hex(i * 7919) as h from n;
         create index ti on t(h);
         select count(*) from t a join t b on a.h = b.h where a.i % 3 = 0;
-        delete from t where i % 2; vacuum; pragma integrity_check;"
+        delete from t where i % 2; vacuum; pragma integrity_check;" && had sqlite3
 }
 
 gcc() {
@@ -92,16 +156,19 @@ int main() {
     std::cout << (new (std::nothrow) char[much] == nullptr) << '\n';
 }
 SOURCE
-    g++ -O2 -std=c++17 -pthread -o "$work/plain" "$work/words.cc" &&
-        preload g++ -O2 -std=c++17 -pthread -o "$work/words" "$work/words.cc" &&
-        cmp "$work/plain" "$work/words" && same "$work/words"
+    local build=(g++ -O2 -std=c++17 -pthread -o)
+    preload "${build[@]}" "$work/words" "$work/words.cc" || return 1
+    [ -n "$once" ] || { "${build[@]}" "$work/plain" "$work/words.cc" && cmp "$work/plain" "$work/words"; } || return 1
+    same "$work/words" && had cc1plus words
 }
 
 git() {
     have git git || return 2
     preload env git clone -q . "$work/clone" && preload env git -C "$work/clone" fsck --full &&
         preload env git -C "$work/clone" gc -q --aggressive &&
-        same env git -C "$work/clone" log --stat
+        same env git -C "$work/clone" log --stat --oneline || return 1
+    rm -rf "$work/clone"
+    had git
 }
 
 perl() {
@@ -109,7 +176,7 @@ perl() {
     same env perl -e '
         my %h; $h{$_ x ($_ % 50)} .= $_ for 1 .. 200000; my $s = 0; $s += length for values %h;
         for (1 .. 20) { my $p = fork; if (!$p) { my @a = map { "x" x $_ } 1 .. 3000; exit 0 } waitpid $p, 0; $s += $? }
-        print "$s\n"'
+        print "$s\n"' && had 'perl[0-9.]*'
 }
 
 node() {
@@ -122,14 +189,14 @@ node() {
             sum += zlib.gunzipSync(zlib.gzipSync(text)).length;
             sum += crypto.createHash("sha256").update(text).digest()[0];
         }
-        console.log(sum)'
+        console.log(sum)' && had node
 }
 
 ruby() {
     have ruby ruby || return 2
     same env ruby -e '
         threads = 8.times.map { |t| Thread.new { (1..20000).map { |i| (i * t).to_s * (i % 9) }.sum(&:size) } }
-        puts threads.sum(&:value), GC.start.inspect, (1..2000).map { |i| [i] * i }.flatten.size'
+        puts threads.sum(&:value), GC.start.inspect, (1..2000).map { |i| [i] * i }.flatten.size' && had 'ruby[0-9.]*'
 }
 
 redis() {
@@ -137,14 +204,15 @@ redis() {
     local socket=$work/redis.sock server answer
     preload redis-server --port 0 --unixsocket "$socket" --save '' --dir "$work" >"$work/redis.log" &
     server=$!
-    for _ in $(seq 50); do [ -S "$socket" ] && break; sleep 0.1; done
-    redis-benchmark -s "$socket" -q -n 100000 -P 16 -d 200 -r 100000 -t set,get,lpush,hset,zadd &&
+    for _ in $(seq 100); do [ -S "$socket" ] && break; sleep 0.05; done
+    preload redis-benchmark -s "$socket" -q -n 100000 -P 16 -d 200 -r 100000 -t set,get,lpush,hset,zadd &&
         answer=$(redis-cli -s "$socket" dbsize) && [ "${answer:-0}" -gt 10000 ] &&
         redis-cli -s "$socket" bgsave && sleep 1 && redis-cli -s "$socket" flushall &&
         redis-cli -s "$socket" ping
     local result=$?
     redis-cli -s "$socket" shutdown nosave
-    wait $server && [ $result = 0 ]
+    wait $server && [ $result = 0 ] &&
+        had redis-benchmark "$(basename "$(readlink -f "$(type -P redis-server)")")"
 }
 
 postgres() {
@@ -156,31 +224,41 @@ postgres() {
     fi
     [ -n "$bin" ] && [ "$(id -u)" = 0 ] || return 2
     local home=$work/postgres
+    rm -rf "$home"
     mkdir "$home" && chown postgres "$home"
+    # The server is a child, not a daemon: what it takes is told to whoever waits for this script.
     su postgres -c "
-        set -e
         cd $home
-        export LD_PRELOAD=$library
-        $bin/initdb -D data
-        $bin/pg_ctl -D data -o '-c listen_addresses= -k $home' -l log -w start
-        trap '$bin/pg_ctl -D data -m fast -w stop' EXIT
-        $bin/createdb -h $home bench
-        $bin/pgbench -h $home -i -q -s 5 bench
-        $bin/pgbench -h $home -c 8 -j 2 -T 5 bench | tee report
-        grep -q 'failed transactions: 0 ' report"
+        if [ $library != none ]; then
+            export LD_PRELOAD=$library BURSAR_CONF=$conf
+        fi
+        $bin/initdb -D data || exit 1
+        $bin/postgres -D data -c listen_addresses= -k $home >log 2>&1 &
+        until $bin/pg_isready -q -h $home; do kill -0 \$! || exit 1; sleep 0.1; done
+        $bin/createdb -h $home bench &&
+            $bin/pgbench -h $home -i -q -s 5 bench &&
+            $bin/pgbench -h $home -c 8 -j 2 -t 500 bench >report
+        result=\$?
+        cat report
+        kill -INT \$! && wait \$! && [ \$result = 0 ] &&
+            grep -q 'processed: 4000/4000' report && grep -q 'failed transactions: 0 ' report" &&
+        had initdb postgres pgbench
 }
 
-[ $# -gt 0 ] || set -- "${all[@]}"
+declare -A outcome
 failed=0
 for name; do
     printf '== %s\n' "$name"
+    rm -rf "$told"
+    mkdir -m 1777 "$told"
     "$name" >"$work/$name.log" 2>&1
     case $? in
-    0) outcome[$name]=ok ;;
+    0) outcome[$name]="ok" ;;
     2) outcome[$name]='skipped: not there' ;;
     *) outcome[$name]=FAILED failed=1
        tail -40 "$work/$name.log" ;;
     esac
+    [ -z "$conf" ] || outcome[$name]+=", $(ls "$told" | wc -l) processes told of themselves"
 done
 for name; do printf '%-10s %s\n' "$name" "${outcome[$name]}"; done
 exit $failed
