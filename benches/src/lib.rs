@@ -5,6 +5,7 @@
 //! | what does one operation cost? | `cargo rows` | 5 minutes |
 //! | the same under criterion, with its history | `cargo bench -p bursar-benches --bench micro` | 15 minutes |
 //! | what do whole programs gain? | `cargo programs` | 20 minutes, as much again to build |
+//! | what do programs in other languages gain? | `cargo run --release -p bursar-benches --no-default-features --bin preloaded -- --library NAME=PATH …` | two minutes a round and library |
 //! | what do accounts cost, and are they exact? | `cargo run --profile bench -p bursar-benches --bin accounts` | half an hour; see [`accounts`] |
 //! | what do shared messages gain over copied ones? | `cargo run --profile bench -p bursar-benches --bin mbuf` | a minute; see [`messages`] |
 //! | what does a second pool gain? | `cargo run --profile bench -p bursar-benches --bin pools` | some seconds; see [`pools`] |
@@ -37,6 +38,13 @@
 //! their geometric means; the samples go to `bench-reports/programs.json`.
 //! Every run must compute what the others computed. `--lto off` builds
 //! in a minute instead of many, and inlines no allocator into its callers.
+//!
+//! # Programs that know nothing of it: [`programs::preloaded`]
+//!
+//! The program `preloaded` runs what `allocator-tests/real-programs.sh` runs, and
+//! mimalloc-bench's programs where they were built, under each library that it is
+//! given, in turn, and prints the same tables; the samples go to
+//! `bench-reports/preloaded.json`. Peaks are those of the largest process.
 //!
 //! # Does it run?
 //!

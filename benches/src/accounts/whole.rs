@@ -131,7 +131,7 @@ fn measure_row(
                 let (binary, row) = (binary.display(), row.path());
                 return Err(format!("{binary} computed another {row} than the rest"));
             }
-            row.add(index, &run);
+            row.add(index, run.wall, run.cpu, run.outcome.peak_kib);
             progress.inc(1);
         }
     }

@@ -165,7 +165,7 @@ fn measure_row(
                     row.path()
                 ));
             }
-            row.add(index, &run);
+            row.add(index, run.wall, run.cpu, run.outcome.peak_kib);
             progress.inc(1);
         }
     }

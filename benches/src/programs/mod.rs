@@ -6,6 +6,7 @@
 
 pub mod build;
 pub mod corpus;
+pub mod preloaded;
 pub mod process;
 pub mod tables;
 

@@ -60,7 +60,7 @@ fn run_once(
     command.stdout(Stdio::piped());
     let start = Instant::now();
     let mut child = command.spawn()?;
-    let (status, cpu) = wait(child.id())?;
+    let Used { status, cpu, .. } = wait(child.id())?;
     let wall = start.elapsed();
     let failed = |what: String| io::Error::other(format!("{} {program}: {what}", binary.display()));
     if status != 0 {
@@ -74,9 +74,24 @@ fn run_once(
     Ok(Run { wall, cpu, outcome })
 }
 
-/// Waits for a child and tells its status and the processor time it used.
-/// The standard library waits without asking for the latter.
-fn wait(id: u32) -> io::Result<(libc::c_int, Duration)> {
+/// What a process took of the machine, with all that it started and waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Used {
+    /// How it ended: 0 if all was well.
+    pub status: libc::c_int,
+    /// User and system time.
+    pub cpu: Duration,
+    /// The most memory that one of them had resident, the one that started it
+    /// included.
+    pub peak_kib: u64,
+}
+
+/// Waits for a child and tells what it used. The standard library waits
+/// without asking for that.
+///
+/// # Errors
+/// If it is no child, or was waited for before.
+pub fn wait(id: u32) -> io::Result<Used> {
     let id = libc::pid_t::try_from(id).map_err(io::Error::other)?;
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -94,7 +109,11 @@ fn wait(id: u32) -> io::Result<(libc::c_int, Duration)> {
     }
     // SAFETY: wait4 has filled it in; all zeroes were a valid value before.
     let usage = unsafe { usage.assume_init() };
-    Ok((status, time(usage.ru_utime) + time(usage.ru_stime)))
+    Ok(Used {
+        status,
+        cpu: time(usage.ru_utime) + time(usage.ru_stime),
+        peak_kib: usage.ru_maxrss as u64,
+    })
 }
 
 fn time(value: libc::timeval) -> Duration {

@@ -1,9 +1,10 @@
 //! What the runs showed, as tables of ratios.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::Program;
-use super::process::Run;
 use crate::report;
 use crate::statistics::{Summary, geometric_mean};
 
@@ -28,11 +29,20 @@ impl Row {
     /// A row without samples.
     #[must_use]
     pub fn new(program: &Program, threads: usize, allocators: usize) -> Self {
+        Self {
+            works: program.works(),
+            ..Self::named(program.name, threads, allocators)
+        }
+    }
+
+    /// A row of a program of that name, which does work.
+    #[must_use]
+    pub fn named(program: &'static str, threads: usize, allocators: usize) -> Self {
         let empty = || vec![Vec::new(); allocators];
         Self {
-            program: program.name,
+            program,
             threads,
-            works: program.works(),
+            works: true,
             wall_ms: empty(),
             cpu_ms: empty(),
             peak_mib: empty(),
@@ -46,10 +56,17 @@ impl Row {
     }
 
     /// Adds a sample of an allocator.
-    pub fn add(&mut self, allocator: usize, run: &Run) {
-        self.wall_ms[allocator].push(run.wall.as_secs_f64() * 1e3);
-        self.cpu_ms[allocator].push(run.cpu.as_secs_f64() * 1e3);
-        self.peak_mib[allocator].push(run.outcome.peak_kib as f64 / 1024.0);
+    pub fn add(&mut self, allocator: usize, wall: Duration, cpu: Duration, peak_kib: u64) {
+        self.wall_ms[allocator].push(wall.as_secs_f64() * 1e3);
+        self.cpu_ms[allocator].push(cpu.as_secs_f64() * 1e3);
+        self.peak_mib[allocator].push(peak_kib as f64 / 1024.0);
+    }
+
+    /// Leaves an allocator out, on which the program failed.
+    pub fn leave_out(&mut self, allocator: usize) {
+        for samples in [&mut self.wall_ms, &mut self.cpu_ms, &mut self.peak_mib] {
+            samples[allocator].clear();
+        }
     }
 }
 
@@ -62,8 +79,8 @@ const QUANTITIES: [(&str, &str, Samples); 3] = [
 ];
 
 /// Three tables: wall time, processor time, peak resident. Each shows the
-/// first allocator's median and its ratio to each of the others; below 1 the
-/// first is better.
+/// first allocator's median and its ratio to the best of the others and to
+/// each of them; below 1 the first is better.
 #[must_use]
 pub fn markdown(allocators: &[&str], rows: &[Row]) -> String {
     let tables = QUANTITIES.map(|(title, unit, samples)| {
@@ -80,6 +97,7 @@ fn table(allocators: &[&str], rows: &[Row], unit: &str, samples: Samples) -> Str
         "program".to_owned(),
         "threads".to_owned(),
         format!("{}, {unit}", allocators[0]),
+        "to the best".to_owned(),
     ];
     header.extend(allocators[1..].iter().map(|name| format!("to {name}")));
     let mut lines: Vec<Vec<String>> = rows.iter().map(|row| line(row, samples(row))).collect();
@@ -96,18 +114,32 @@ fn table(allocators: &[&str], rows: &[Row], unit: &str, samples: Samples) -> Str
 }
 
 fn line(row: &Row, samples: &[Vec<f64>]) -> Vec<String> {
-    let own = Summary::of(samples[0].iter().copied()).median;
+    let cell = |ratio: Option<Summary>| ratio.map_or("failed".to_owned(), report::ratio);
     let mut cells = vec![
         row.program.to_owned(),
         row.threads.to_string(),
-        report::significant(own),
+        report::significant(median(&samples[0])),
+        best(samples).map_or(String::new(), |best| cell(ratio(samples, best))),
     ];
-    cells.extend(
-        samples[1..]
-            .iter()
-            .map(|peer| report::ratio(Summary::of_ratios(&samples[0], peer))),
-    );
+    cells.extend((1..samples.len()).map(|peer| cell(ratio(samples, peer))));
     cells
+}
+
+fn median(samples: &[f64]) -> f64 {
+    Summary::of(samples.iter().copied()).median
+}
+
+/// The first allocator's ratio to a peer; none if the peer failed.
+fn ratio(samples: &[Vec<f64>], peer: usize) -> Option<Summary> {
+    let peer = &samples[peer];
+    (!peer.is_empty()).then(|| Summary::of_ratios(&samples[0], peer))
+}
+
+/// The peer with the lowest median.
+fn best(samples: &[Vec<f64>]) -> Option<usize> {
+    (1..samples.len())
+        .filter(|&peer| !samples[peer].is_empty())
+        .min_by(|&a, &b| median(&samples[a]).total_cmp(&median(&samples[b])))
 }
 
 /// The geometric means over the rows that do work and satisfy `wanted`.
@@ -123,12 +155,16 @@ fn mean(
         threads.to_owned(),
         String::new(),
     ];
-    for peer in 1..samples(rows.first()?).len() {
-        let ratios = rows.iter().map(|row| {
+    let mut means = |pick: &dyn Fn(&[Vec<f64>]) -> Option<usize>| {
+        let ratios = rows.iter().filter_map(|row| {
             let samples = samples(row);
-            Summary::of_ratios(&samples[0], &samples[peer]).median
+            ratio(samples, pick(samples)?).map(|ratio| ratio.median)
         });
-        cells.push(format!("**{:.2}**", geometric_mean(ratios)?));
+        cells.push(geometric_mean(ratios).map_or(String::new(), |mean| format!("**{mean:.2}**")));
+    };
+    means(&best);
+    for peer in 1..samples(rows.first()?).len() {
+        means(&|_| Some(peer));
     }
     Some(cells)
 }
@@ -159,5 +195,27 @@ mod tests {
         assert_eq!(means.len(), 6, "{text}");
         assert!(means.iter().all(|line| line.contains("**0.25**")), "{text}");
         assert!(text.contains("900.00 ±0 %"), "{text}");
+    }
+
+    #[test]
+    fn the_best_is_of_each_row_and_who_failed_is_left_out() {
+        let mut rows = [3.0, 1.0].map(|own| {
+            let mut row = Row::named("sort", 1, 3);
+            for samples in [&mut row.wall_ms, &mut row.cpu_ms, &mut row.peak_mib] {
+                *samples = vec![vec![own; 3], vec![2.0; 3], vec![4.0; 3]];
+            }
+            row
+        });
+        let first = |rows: &[Row]| {
+            let text = markdown(&["bursar", "a", "b"], rows);
+            let line = text.lines().find(|line| line.contains("mean"));
+            line.unwrap_or_default().replace([' ', '*'], "")
+        };
+        // To the best: the root of 3/2 * 1/2.
+        assert_eq!(first(&rows), "|geometricmean|1||0.87|0.87|0.43|");
+        rows[0].leave_out(1);
+        assert_eq!(first(&rows), "|geometricmean|1||0.61|0.50|0.43|");
+        let text = markdown(&["bursar", "a", "b"], &rows);
+        assert!(text.contains("failed"), "{text}");
     }
 }
