@@ -101,7 +101,7 @@ python() {
     fi
     tests=(test_json test_gc)
     [ -n "$once" ] || tests+=(test_threading test_subprocess test_multiprocessing_fork
-        test_multiprocessing_forkserver test_multiprocessing_spawn test_concurrent_futures)
+        test_multiprocessing_spawn)
     report=$work/python.report
     # From elsewhere: the tests leave files behind.
     (cd "$work" && preload $python -m test "${tests[@]}") | tee "$report" || return 1

@@ -99,6 +99,71 @@ impl ClassIndex {
     }
 }
 
+/// What tells the starts of a class's slots from other places in a run.
+#[cfg(feature = "raw")]
+struct Starts {
+    /// The reciprocal, such that a product keeps only the fraction of a slot.
+    fraction: u64,
+    /// Bytes of all slots.
+    end: u32,
+}
+
+#[cfg(feature = "raw")]
+static STARTS: [Starts; CLASSES] = {
+    let mut starts = [const {
+        Starts {
+            fraction: 0,
+            end: 0,
+        }
+    }; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let row = &TABLE[class];
+        // A multiple of the size has a fraction below that of one byte, and nothing else does.
+        let error = row.reciprocal * row.size as u64 - (1 << 40);
+        assert!((row.slots as u64 + 1) * error < row.reciprocal);
+        starts[class] = Starts {
+            fraction: row.reciprocal << 24,
+            end: row.slots * row.size,
+        };
+        class += 1;
+    }
+    starts
+};
+
+#[cfg(feature = "raw")]
+impl ClassIndex {
+    /// Whether a slot starts at `offset` of a run, which may be any place in the run.
+    #[inline(always)]
+    pub(crate) fn starts_slot(self, offset: usize) -> bool {
+        // SAFETY: as in `row`.
+        let starts = unsafe { STARTS.get_unchecked(self.index()) };
+        let fraction = (offset as u64).wrapping_mul(starts.fraction);
+        fraction < starts.fraction && offset < starts.end as usize
+    }
+
+    /// The class of blocks of at least `size` bytes, at most [`LOOKUP_MAX`], and of at least one, at
+    /// multiples of 16.
+    #[inline(always)]
+    pub(crate) fn of_sixteens(size: usize) -> ClassIndex {
+        debug_assert!(size <= LOOKUP_MAX);
+        // SAFETY: inside the table.
+        ClassIndex(unsafe { *SIXTEENS.get_unchecked(size.div_ceil(16)) })
+    }
+}
+
+/// The class of so many times 16 bytes, at multiples of 16.
+#[cfg(feature = "raw")]
+static SIXTEENS: [u8; LOOKUP_MAX / 16 + 1] = {
+    let mut classes = [class_of(16).0; LOOKUP_MAX / 16 + 1];
+    let mut sixteens = 1;
+    while sixteens < classes.len() {
+        classes[sixteens] = class_of(sixteens * 16).0;
+        sixteens += 1;
+    }
+    classes
+};
+
 /// The largest size that is served from a run.
 pub(crate) const RUN_MAX: usize = TABLE[CLASSES - 1].size as usize;
 /// Sizes up to this are looked up; larger ones are computed.
@@ -207,6 +272,26 @@ mod tests {
             if let Some(class) = class_of_layout(layout) {
                 prop_assert_eq!(class.row().size as usize % layout.align(), 0);
             }
+        }
+
+        #[cfg(feature = "raw")]
+        #[test]
+        fn starts_of_slots_are_told_from_other_places(
+            class in 0..CLASSES, slot in 0.0..1.0_f64, beside in -20..20_isize
+        ) {
+            let row = TABLE[class];
+            let run = row.slices as usize * SLICE;
+            let slot = (slot * f64::from(row.slots + 1)) as usize * row.size as usize;
+            let offset = slot.saturating_add_signed(beside).min(run - 1);
+            let starts = offset % row.size as usize == 0 && offset / (row.size as usize) < row.slots as usize;
+            prop_assert_eq!(ClassIndex(class as u8).starts_slot(offset), starts);
+        }
+
+        #[cfg(feature = "raw")]
+        #[test]
+        fn sixteens_are_the_layouts_of_c(size in 0..=LOOKUP_MAX) {
+            let layout = Layout::from_size_align(size.max(1), 16).unwrap();
+            prop_assert_eq!(Some(ClassIndex::of_sixteens(size)), class_of_layout(layout));
         }
 
         #[test]

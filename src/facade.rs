@@ -8,7 +8,7 @@ use crate::config::{self, AtExit, Form, Settings};
 use crate::extent::fit::Zeroing;
 use crate::pool::router::{self, Wanted};
 use crate::pool::{Backing, PoolSpec, Router};
-use crate::units::ClassIndex;
+use crate::units::{ClassIndex, OwnerTag};
 use core::alloc::{GlobalAlloc, Layout};
 
 /// The allocator.
@@ -189,7 +189,7 @@ impl Bursar {
     /// A block that the fast path does not have. Pools are chosen by what was asked for.
     #[cold]
     #[inline(never)]
-    fn refill(&self, layout: Layout, bin: *const Bin) -> *mut u8 {
+    pub(crate) fn refill(&self, layout: Layout, bin: *const Bin) -> *mut u8 {
         // SAFETY: the fast path took it from the current bins just now.
         let class = unsafe { fast::class_of_bin(bin) };
         match slow::allocate_few(class) {
@@ -327,7 +327,29 @@ impl Bursar {
         resized
     }
 
-    /// The same, without its sample.
+    /// A block for the owner of one of `class` that is about to move: that is nearly always the
+    /// current one, for which the short way allocates.
+    ///
+    /// # Safety
+    /// The block is alive and of that class, or large if there is none.
+    #[inline(always)]
+    pub(crate) unsafe fn allocate_beside(
+        &self,
+        block: *mut u8,
+        class: Option<ClassIndex>,
+        tag: impl FnOnce() -> OwnerTag,
+        new: Layout,
+    ) -> *mut u8 {
+        match (class, class_of_layout(new)) {
+            // SAFETY: the caller's promise.
+            (Some(old), Some(class)) if unsafe { fast::is_current_owners(block, old) } => {
+                fast::allocate(class, |bin| self.refill(new, bin))
+            }
+            _ => owner::allocate_for(tag(), new),
+        }
+    }
+
+    /// [`resize`](Self::resize) without the block's sample.
     ///
     /// # Safety
     /// As there.
@@ -342,7 +364,8 @@ impl Bursar {
                     return resized;
                 }
             }
-            let moved = owner::allocate_for(owner::tag_of(block, old), new);
+            let class = class_of_layout(old);
+            let moved = self.allocate_beside(block, class, || owner::tag_of(block, old), new);
             if !moved.is_null() {
                 core::ptr::copy_nonoverlapping(block, moved, old.size().min(new.size()));
                 requested::changed(moved, new, 0, new.size());

@@ -3,18 +3,20 @@
 //! What a block is stands in its descriptor, which follows from the address by arithmetic; only
 //! here an address may be one that was never given out, so it is compared with the regions first.
 
+use crate::arena::bins::Bin;
 pub use crate::arena::lookup::NotABlock;
 use crate::arena::lookup::block_at;
 use crate::arena::{fast, large, life, owner, requested, sites};
-use crate::class::class_of_layout;
+use crate::class::{LOOKUP_MAX, class_of_layout};
 use crate::config;
+use crate::extent::descriptor::Head;
 use crate::extent::large as spans;
 use crate::facade::Bursar;
 use crate::os::output::Output;
 use crate::os::process;
-use crate::pool::router;
-use crate::run::descriptor::run_of;
-use crate::units::ClassIndex;
+use crate::pool::{fixed, router};
+use crate::run::descriptor::{Run, run_at, run_of};
+use crate::units::{ClassIndex, SLICE};
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
 
@@ -51,6 +53,47 @@ pub fn allocate(layout: Layout) -> *mut u8 {
     unsafe { GLOBAL.alloc(whole(layout)) }
 }
 
+/// The largest size that [`allocate_sixteens`] serves without a detour.
+pub const SIXTEENS_MAX: usize = LOOKUP_MAX;
+
+/// A block of at least `size` bytes, and of at least one, at a multiple of 16, for the current consumer.
+/// Where memory cannot be had, what `refused` returns, which is told of the size and may unwind.
+#[inline(always)]
+pub fn allocate_sixteens(size: usize, refused: fn(usize) -> *mut u8) -> *mut u8 {
+    if size > LOOKUP_MAX || requested::COUNTED || sites::SAMPLED {
+        return allocate_by_layout(size, refused);
+    }
+    fast::allocate(ClassIndex::of_sixteens(size), |bin| {
+        refill(size, bin, refused)
+    })
+}
+
+#[inline(never)]
+fn allocate_by_layout(size: usize, refused: fn(usize) -> *mut u8) -> *mut u8 {
+    let block = match Layout::from_size_align(size.max(1), 16) {
+        Ok(layout) => allocate(layout),
+        Err(_) => core::ptr::null_mut(),
+    };
+    if block.is_null() {
+        refused(size)
+    } else {
+        block
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn refill(size: usize, bin: *const Bin, refused: fn(usize) -> *mut u8) -> *mut u8 {
+    // SAFETY: so small a size fits.
+    let layout = unsafe { Layout::from_size_align_unchecked(size.max(1), 16) };
+    let block = GLOBAL.refill(layout, bin);
+    if block.is_null() {
+        refused(size)
+    } else {
+        block
+    }
+}
+
 /// A block that reads as zero, for the current consumer; null if memory cannot be had.
 #[inline]
 pub fn allocate_zeroed(layout: Layout) -> *mut u8 {
@@ -69,6 +112,45 @@ fn whole(layout: Layout) -> Layout {
     Layout::from_size_align(size, layout.align()).unwrap_or(layout)
 }
 
+/// The slot that starts at an address in a slice that has a descriptor: its class and run, whether a
+/// block is alive there or not.
+///
+/// # Safety
+/// As said; the address is else anything.
+#[inline(always)]
+unsafe fn slot(start: usize) -> Option<(ClassIndex, &'static Run)> {
+    // SAFETY: the caller's promise.
+    let (head, back) = unsafe { Head::of_slice(start) }.first_and_back();
+    let class = head.class();
+    let is_slot = head.is_run() && class.starts_slot(back.bytes() + start % SLICE);
+    // SAFETY: the descriptor of a run, which stays one while a block in it is alive.
+    is_slot.then(|| (class, unsafe { run_at(head) }))
+}
+
+/// Frees the block that starts at `address`, which may be anything, if it is small and in the growing
+/// pool's first region, in the fewest instructions. Else, or if it was freed just now, `otherwise`:
+/// [`Block::at`] knows.
+///
+/// # Safety
+/// If there is a block, it is not used any more.
+#[inline(always)]
+pub unsafe fn free_small(address: *mut u8, otherwise: impl Fn()) {
+    if requested::COUNTED || sites::SAMPLED {
+        return otherwise();
+    }
+    let start = address.addr();
+    if !fixed::holds_first(start) {
+        return otherwise();
+    }
+    // SAFETY: the slice has a descriptor; the caller's promise.
+    unsafe {
+        match slot(start) {
+            Some((class, run)) => fast::give_back(address, class, run, Some(otherwise)),
+            None => otherwise(),
+        }
+    }
+}
+
 /// A block that was found by its address. It may have been freed: that of a small block shows only
 /// if this thread freed none of the same run since, or when the whole run is gone.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +165,7 @@ impl Block {
     ///
     /// # Errors
     /// If none does.
-    #[inline]
+    #[inline(always)]
     #[expect(
         clippy::not_unsafe_ptr_arg_deref,
         reason = "only its address is looked at"
@@ -180,7 +262,8 @@ impl Block {
                     return resized;
                 }
             }
-            let moved = owner::allocate_for(self.tag(), whole(layout));
+            let (tag, new) = (|| self.tag(), whole(layout));
+            let moved = GLOBAL.allocate_beside(self.start, self.class, tag, new);
             if !moved.is_null() {
                 core::ptr::copy_nonoverlapping(self.start, moved, size.min(wanted));
                 requested::changed(moved, layout, 0, whole(layout).size());

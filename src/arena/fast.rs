@@ -6,9 +6,10 @@
 use super::bins::{Bin, Bins, EMPTY};
 use super::slow;
 use crate::class::CLASSES;
+use crate::config;
 use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
-use crate::run::descriptor::run_of;
+use crate::run::descriptor::{Run, run_of};
 use crate::units::ClassIndex;
 
 thread_word! {
@@ -51,6 +52,16 @@ pub(crate) unsafe fn class_of_bin(bin: *const Bin) -> ClassIndex {
     }
 }
 
+/// Whether a block is the current owner's, as far as that shows at one look at its run.
+///
+/// # Safety
+/// The block is of `class`, and alive.
+#[inline(always)]
+pub(crate) unsafe fn is_current_owners(block: *mut u8, class: ClassIndex) -> bool {
+    // SAFETY: the run of a block that is alive.
+    unsafe { (*run_of(block, class)).owner.load(Relaxed) == current_bins::get().addr() }
+}
+
 /// Whether a block is the one that this thread freed last in a run of its current owner's: it is not
 /// alive then, though nothing else of the run shows it.
 ///
@@ -72,13 +83,38 @@ pub(crate) unsafe fn was_freed_last(block: *mut u8, class: ClassIndex) -> bool {
 /// The block is of `class`, alive, and not used any more.
 #[inline(always)]
 pub(crate) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
-    // SAFETY: the run of a block that is alive. If its owner word is the address of this thread's
-    // current bins, without flags, it is in a list of theirs and this thread's to push to.
+    // SAFETY: the run of a block that is alive; the caller's promise.
+    unsafe { give_back(block, class, &*run_of(block, class), None::<fn()>) };
+}
+
+/// Takes a block of a run back. With `twice`, that is called instead if the block is the one that this
+/// thread freed last there, and in the secure profile, where more is known of blocks.
+///
+/// # Safety
+/// The block is of `class`, of that run, alive but for that, and not used any more.
+#[inline(always)]
+pub(crate) unsafe fn give_back(
+    block: *mut u8,
+    class: ClassIndex,
+    run: &Run,
+    twice: Option<impl FnOnce()>,
+) {
+    // SAFETY: if the run's owner word is the address of this thread's current bins, without flags, it
+    // is in a list of theirs and this thread's to push to.
     unsafe {
-        let run = &*run_of(block, class);
         let bins = current_bins::get();
         if run.owner.load(Relaxed) != bins.addr() {
+            if let Some(twice) = twice
+                && config::is_secure()
+            {
+                return twice();
+            }
             return slow::deallocate(block, class, run);
+        }
+        if let Some(twice) = twice
+            && run.free.get() == block.cast()
+        {
+            return twice();
         }
         let bin = &(*bins).bin(class);
         let was_empty = run.put_known(block);

@@ -3,6 +3,8 @@
 //! run's other slices lead back to it.
 
 use crate::os::sync::{AtomicU8, AtomicU32, Ordering::Relaxed};
+#[cfg(feature = "raw")]
+use crate::pool::region::DESCRIPTOR;
 use crate::pool::region::{descriptor_address, slice_address};
 use crate::units::OwnerTag;
 
@@ -69,6 +71,16 @@ impl Head {
         unsafe { &*core::ptr::from_ref(self).byte_sub(back) }
     }
 
+    /// The same, and how far in front of this slice the span starts.
+    #[cfg(feature = "raw")]
+    #[inline(always)]
+    pub(crate) fn first_and_back(&self) -> (&'static Head, crate::units::Slices) {
+        let back = self.back.load(Relaxed) as usize;
+        // SAFETY: as in `first`.
+        let first = unsafe { &*core::ptr::from_ref(self).byte_sub(back) };
+        (first, crate::units::Slices(back / DESCRIPTOR))
+    }
+
     /// Where the span starts.
     #[inline]
     pub(crate) fn address(&self) -> usize {
@@ -85,6 +97,13 @@ impl Head {
             5 => Kind::Guard,
             _ => Kind::None,
         }
+    }
+
+    /// Whether it describes a run, at its first slice.
+    #[cfg(feature = "raw")]
+    #[inline(always)]
+    pub(crate) fn is_run(&self) -> bool {
+        self.kind.load(Relaxed) == Kind::Run as u8
     }
 
     /// Index of the size class; meaningful for a run.

@@ -102,7 +102,23 @@ macro_rules! initial_exec_word {
             }
         }
 
-        $crate::os::thread::word_access! { $type }
+        #[allow(dead_code)]
+        #[inline(always)]
+        pub(crate) fn get() -> $type {
+            let value: $type;
+            // SAFETY: as above; one instruction less than by its place.
+            unsafe {
+                ::core::arch::asm!(
+                    concat!("mov {0}, qword ptr [rip + bursar_", stringify!($name), "@GOTTPOFF]"),
+                    "mov {0}, qword ptr fs:[{0}]",
+                    out(reg) value,
+                    options(pure, readonly, nostack, preserves_flags),
+                );
+            }
+            value
+        }
+
+        $crate::os::thread::word_set! { $type }
     };
 }
 #[cfg(all(feature = "initial-exec", target_arch = "x86_64"))]
@@ -117,6 +133,13 @@ macro_rules! word_access {
             with(::core::cell::Cell::get)
         }
 
+        $crate::os::thread::word_set! { $type }
+    };
+}
+pub(crate) use word_access;
+
+macro_rules! word_set {
+    ($type:ty) => {
         #[allow(dead_code)]
         #[inline(always)]
         pub(crate) fn set(value: $type) {
@@ -124,7 +147,7 @@ macro_rules! word_access {
         }
     };
 }
-pub(crate) use word_access;
+pub(crate) use word_set;
 
 use super::sync::{AtomicU32, Ordering};
 

@@ -7,6 +7,8 @@
 
 use super::backing::{Backing, Kind};
 use super::failure::PoolError;
+#[cfg(feature = "raw")]
+use super::record::first_region;
 use super::record::{DEFAULT, NO_OBJECT, Pool};
 use super::region::{FIRST_CHUNK, REGION, REGIONS, Region, chunks_of_a_page};
 use super::spec::{LEAST_BYTES, MOST_BYTES, PoolSpec};
@@ -104,7 +106,14 @@ pub(crate) fn all() -> All {
 /// Whether an address, which may be anything, lies in a slice that has a descriptor.
 #[inline]
 pub(crate) fn holds(address: usize) -> bool {
-    DEFAULT.first_region().contains(address) || is_elsewhere(address)
+    holds_first(address) || is_elsewhere(address)
+}
+
+/// The same of the region where the growing pool's memory lies, but for the largest heaps.
+#[cfg(feature = "raw")]
+#[inline(always)]
+pub(crate) fn holds_first(address: usize) -> bool {
+    first_region().contains(address)
 }
 
 #[cold]

@@ -76,6 +76,13 @@ static DEFAULT_REGIONS: [Region; REGIONS] = [const { Region::new() }; REGIONS];
 /// The pool that grows as the kernel lets it.
 pub(crate) static DEFAULT: Pool = Pool::growing(&DEFAULT_REGIONS);
 
+/// The region of [`DEFAULT`] that is made first; it holds nothing before.
+#[cfg(feature = "raw")]
+#[inline(always)]
+pub(super) fn first_region() -> &'static Region {
+    &DEFAULT_REGIONS[0]
+}
+
 /// A new region is as large as a region slot.
 const UNSET: usize = 0;
 /// In place of a size.
@@ -381,12 +388,6 @@ impl Pool {
     #[inline]
     pub(crate) fn regions(&self) -> &'static [Region] {
         &self.regions[..self.views.made() as usize]
-    }
-
-    /// The region that is made first; it holds nothing before.
-    #[inline]
-    pub(crate) fn first_region(&self) -> &Region {
-        &self.regions[0]
     }
 
     /// The region whose slices hold `address`.

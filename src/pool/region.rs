@@ -165,12 +165,11 @@ impl Region {
     }
 
     /// Whether `address` lies in a slice of this region that has a descriptor.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn contains(&self, address: usize) -> bool {
-        let base = self.base();
-        base != 0
-            && address & !(REGION - 1) == base
-            && (self.first()..self.grown()).contains(&((address - base) / CHUNK))
+        // Far outside, or not made yet, is beyond the last chunk.
+        let chunk = address.wrapping_sub(self.base()) / CHUNK;
+        self.first() <= chunk && chunk < self.grown()
     }
 
     /// Reserves the region with room for `wanted` bytes of slices, fewer if the limit on address

@@ -154,6 +154,17 @@ pub(crate) unsafe fn run_of(block: *mut u8, class: ClassIndex) -> *const Run {
     core::ptr::from_ref(first).cast()
 }
 
+/// The run that a descriptor is of.
+///
+/// # Safety
+/// It is the descriptor of a run's first slice.
+#[cfg(feature = "raw")]
+#[inline(always)]
+pub(crate) unsafe fn run_at(head: &'static Head) -> &'static Run {
+    // SAFETY: the caller's promise; a run's descriptor begins with the head.
+    unsafe { &*core::ptr::from_ref(head).cast() }
+}
+
 impl Run {
     /// Acquires a run of `class` from a pool for the bins at `owner`, whose blocks are booked to
     /// `tag`. One that is `apart` does not serve all requests of its class.

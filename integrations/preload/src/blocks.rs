@@ -39,7 +39,22 @@ pub(crate) fn allocate(size: usize, align: usize) -> *mut c_void {
     }
 }
 
-/// The same, where the alignment may be anything. As glibc does it, one that is no power of two is
+/// A block of `size` bytes at a multiple of [`ALIGN`]; null with `errno` set if memory cannot be had.
+#[inline(always)]
+pub(crate) fn allocate_plain(size: usize) -> *mut c_void {
+    raw::allocate_sixteens(size, |_| fail(libc::ENOMEM).cast()).cast()
+}
+
+/// A block of more than a few `size` bytes that reads as zero; null with `errno` set if memory cannot
+/// be had.
+pub(crate) fn allocate_zeroed(size: usize) -> *mut c_void {
+    match layout(size, ALIGN) {
+        Some(layout) => or_fail(raw::allocate_zeroed(layout)),
+        None => fail(libc::ENOMEM),
+    }
+}
+
+/// The same as [`allocate`], where the alignment may be anything. As glibc does it, one that is no power of two is
 /// rounded up to the next.
 pub(crate) fn allocate_aligned(align: usize, size: usize) -> *mut c_void {
     match align.checked_next_power_of_two() {
@@ -65,23 +80,45 @@ fn end(address: *mut c_void, function: &str, what: NotABlock) -> ! {
 }
 
 /// Frees what a program hands back, unless it is null. `errno` stays.
-#[inline]
-pub(crate) fn free(address: *mut c_void, function: &str) {
+#[inline(always)]
+pub(crate) fn free(address: *mut c_void, function: &'static str) {
+    // SAFETY: the program promises that nobody uses the block any more.
+    unsafe { raw::free_small(address.cast(), || free_other(address, function)) };
+}
+
+#[cold]
+#[inline(never)]
+fn free_other(address: *mut c_void, function: &'static str) {
     if !address.is_null() {
-        // SAFETY: the program promises that nobody uses the block any more.
+        // SAFETY: the program's promise.
         unsafe { block_at(address, function).free() };
     }
 }
 
 /// The same for a program that says what the block was asked for with, which the secure profile holds
 /// it to. One that was resized may have stayed where it was, more than half used.
-#[inline]
+#[inline(always)]
 pub(crate) fn free_sized(
     address: *mut c_void,
     size: usize,
     align: usize,
     resized: bool,
-    function: &str,
+    function: &'static str,
+) {
+    if raw::is_secure() {
+        return free_held_to(address, size, align, resized, function);
+    }
+    free(address, function);
+}
+
+#[cold]
+#[inline(never)]
+fn free_held_to(
+    address: *mut c_void,
+    size: usize,
+    align: usize,
+    resized: bool,
+    function: &'static str,
 ) {
     if address.is_null() {
         return;
@@ -90,7 +127,7 @@ pub(crate) fn free_sized(
     let is_of = |layout| {
         block.is_of(layout) || resized && (block.size() / 2 + 1..=block.size()).contains(&size)
     };
-    if raw::is_secure() && !layout(size, align).is_some_and(is_of) {
+    if !layout(size, align).is_some_and(is_of) {
         freed_as_another(address, function, size, &block);
     }
     // SAFETY: as in `free`.
@@ -110,7 +147,7 @@ fn freed_as_another(address: *mut c_void, function: &str, size: usize, block: &B
 /// memory cannot be had.
 pub(crate) fn reallocate(address: *mut c_void, size: usize) -> *mut c_void {
     if address.is_null() {
-        return allocate(size, ALIGN);
+        return allocate_plain(size);
     }
     let block = block_at(address, "realloc");
     if size == 0 {

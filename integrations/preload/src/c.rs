@@ -1,21 +1,31 @@
 //! The functions of C and POSIX. Errors and edge cases are glibc's, as its manual has them.
+//!
+//! Nothing here unwinds. The most frequent ones are `C-unwind` all the same: as `C` each call in them
+//! would be guarded against it, and slow paths could not be jumped to.
 
-use crate::blocks::{self, ALIGN, allocate, allocate_aligned, block_at, fail, layout, or_fail};
+use crate::blocks::{self, ALIGN, allocate, allocate_aligned, allocate_plain, block_at, fail};
 use allocator::raw;
 use core::ffi::{c_int, c_void};
 
 /// A block of `size` bytes, of at least one; null with `ENOMEM` if memory cannot be had.
 #[unsafe(no_mangle)]
-pub extern "C" fn malloc(size: usize) -> *mut c_void {
-    allocate(size, ALIGN)
+pub extern "C-unwind" fn malloc(size: usize) -> *mut c_void {
+    allocate_plain(size)
 }
 
 /// A block of `count` times `size` bytes that reads as zero.
 #[unsafe(no_mangle)]
-pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
-    let bytes = count.checked_mul(size);
-    match bytes.and_then(|bytes| layout(bytes, ALIGN)) {
-        Some(layout) => or_fail(raw::allocate_zeroed(layout)),
+pub extern "C-unwind" fn calloc(count: usize, size: usize) -> *mut c_void {
+    match count.checked_mul(size) {
+        Some(bytes) if bytes <= raw::SIXTEENS_MAX => {
+            let block = allocate_plain(bytes);
+            if !block.is_null() {
+                // SAFETY: a new block of so many bytes.
+                unsafe { block.write_bytes(0, bytes) };
+            }
+            block
+        }
+        Some(bytes) => blocks::allocate_zeroed(bytes),
         None => fail(libc::ENOMEM),
     }
 }
@@ -25,7 +35,7 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 /// # Safety
 /// `block` is null or a block that is alive.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
+pub unsafe extern "C-unwind" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
     blocks::reallocate(block, size)
 }
 
@@ -50,7 +60,7 @@ pub unsafe extern "C" fn reallocarray(
 /// # Safety
 /// `block` is null, or a block that is alive and not used any more.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn free(block: *mut c_void) {
+pub unsafe extern "C-unwind" fn free(block: *mut c_void) {
     blocks::free(block, "free");
 }
 
@@ -136,7 +146,7 @@ fn page() -> usize {
 /// # Safety
 /// `block` is null or a block that is alive.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
+pub unsafe extern "C-unwind" fn malloc_usable_size(block: *mut c_void) -> usize {
     if block.is_null() {
         return 0;
     }

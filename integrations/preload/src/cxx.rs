@@ -70,8 +70,8 @@ fn allocate(size: usize, align: usize) -> *mut c_void {
 }
 
 #[inline]
-fn allocate_or_throw(size: usize, align: usize) -> *mut c_void {
-    match allocate(size, align) {
+fn or_throw(block: *mut c_void) -> *mut c_void {
+    match block {
         block if block.is_null() => throw(),
         block => block,
     }
@@ -87,19 +87,22 @@ macro_rules! operators_new {
         #[doc = concat!("`operator ", $what, "`")]
         #[unsafe(no_mangle)]
         pub extern "C-unwind" fn $name(size: usize) -> *mut c_void {
-            allocate_or_throw(size, ALIGN)
+            raw::allocate_sixteens(size, |size| {
+                or_throw(allocate_after_failure(size, ALIGN)).cast()
+            })
+            .cast()
         }
 
         #[doc = concat!("`operator ", $what, "`, aligned")]
         #[unsafe(no_mangle)]
         pub extern "C-unwind" fn $aligned(size: usize, align: usize) -> *mut c_void {
-            allocate_or_throw(size, wide(align))
+            or_throw(allocate(size, wide(align)))
         }
 
         #[doc = concat!("`operator ", $what, "`, null where memory cannot be had")]
         #[unsafe(no_mangle)]
         pub extern "C-unwind" fn $no_throw(size: usize, _: NoThrow) -> *mut c_void {
-            allocate(size, ALIGN)
+            raw::allocate_sixteens(size, |size| allocate_after_failure(size, ALIGN).cast()).cast()
         }
 
         #[doc = concat!("`operator ", $what, "`, aligned, null where memory cannot be had")]
@@ -126,7 +129,7 @@ macro_rules! operators_delete {
         /// # Safety
         /// The block is null, or alive and not used any more.
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name(block: *mut c_void $(, $argument: $type)*) {
+        pub unsafe extern "C-unwind" fn $name(block: *mut c_void $(, $argument: $type)*) {
             operators_delete!(@free block, concat!("operator ", $what) $(, $size, $align)?);
         }
     )*};
