@@ -7,9 +7,7 @@
 
 use super::backing::{Backing, Kind};
 use super::failure::PoolError;
-#[cfg(feature = "raw")]
-use super::record::first_region;
-use super::record::{DEFAULT, NO_OBJECT, Pool};
+use super::record::{DEFAULT, NO_OBJECT, Pool, first_region};
 use super::region::{FIRST_CHUNK, REGION, REGIONS, Region, chunks_of_a_page};
 use super::spec::{LEAST_BYTES, MOST_BYTES, PoolSpec};
 use super::{metadata, router};
@@ -110,7 +108,6 @@ pub(crate) fn holds(address: usize) -> bool {
 }
 
 /// The same of the region where the growing pool's memory lies, but for the largest heaps.
-#[cfg(feature = "raw")]
 #[inline(always)]
 pub(crate) fn holds_first(address: usize) -> bool {
     first_region().contains(address)

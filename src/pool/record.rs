@@ -77,7 +77,6 @@ static DEFAULT_REGIONS: [Region; REGIONS] = [const { Region::new() }; REGIONS];
 pub(crate) static DEFAULT: Pool = Pool::growing(&DEFAULT_REGIONS);
 
 /// The region of [`DEFAULT`] that is made first; it holds nothing before.
-#[cfg(feature = "raw")]
 #[inline(always)]
 pub(super) fn first_region() -> &'static Region {
     &DEFAULT_REGIONS[0]
