@@ -69,7 +69,7 @@ pub fn is_installed() -> bool {
 /// Makes chosen system calls of the allocator fail, for tests.
 #[cfg(feature = "fault-injection")]
 pub mod fault {
-    pub use crate::os::fault::{Call, When, clear, fail, made};
+    pub use crate::os::fault::{Call, When, clear, fail, fail_any, made, made_any};
 }
 
 /// Owners at the level of single blocks: what the accounts are built on, for tests of that level.

@@ -16,6 +16,7 @@ use crate::class::CLASSES;
 use crate::extent::decay::{self, DECAY};
 use crate::extent::large;
 use crate::os::clock::coarse_millis;
+use crate::os::map::Refused;
 use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::os::thread;
 use crate::pool::{AllocFailure, DEFAULT, fixed};
@@ -323,7 +324,7 @@ pub(crate) fn start_background() -> Result<(), BackgroundError> {
         return Err(BackgroundError::Running);
     }
     LOOK_AFTER_SPARSE.store(true, Relaxed);
-    thread::spawn_detached(background).map_err(|errno| {
+    thread::spawn_detached(background).map_err(|Refused(errno)| {
         forget_background();
         BackgroundError::Refused { errno }
     })

@@ -7,7 +7,7 @@ use crate::os::map::Refused;
 use crate::os::memfd;
 use crate::os::sync::AtomicU64;
 use core::mem::align_of;
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::MmapRaw;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A refused call as an error.
@@ -34,13 +34,7 @@ impl Memory {
             .map_err(refused("fcntl(F_GET_SEALS)"))?
             .and_then(|len| usize::try_from(len).ok())
             .ok_or(MbufError::NotPools)?;
-        let map = MmapOptions::new()
-            .len(len)
-            .map_raw(&file)
-            .map_err(|error| MbufError::System {
-                call: "mmap",
-                errno: error.raw_os_error().unwrap_or(0),
-            })?;
+        let map = memfd::map(file.as_fd(), len).map_err(refused("mmap"))?;
         Ok(Memory { file, map })
     }
 

@@ -1,6 +1,8 @@
 //! A futex lock that knows its owner, so that fork hooks can tell their own thread's lock from
 //! another's. No poisoning, no allocation, no panic.
 
+use super::call::{attempt, surely};
+use super::fault::Call;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
 use super::thread::identity;
 use core::cell::UnsafeCell;
@@ -70,7 +72,7 @@ impl<T> Lock<T> {
                     return Guard(self);
                 }
             } else if word & CONTENDED != 0 || self.replace(word, word | CONTENDED) {
-                self.futex(libc::FUTEX_WAIT, (word | CONTENDED) as u32);
+                self.sleep((word | CONTENDED) as u32);
             }
         }
     }
@@ -78,7 +80,7 @@ impl<T> Lock<T> {
     fn release(&self) {
         // Release pairs with the Acquire of the next holder.
         if self.word.swap(FREE, Ordering::Release) & CONTENDED != 0 {
-            self.futex(libc::FUTEX_WAKE, 1);
+            self.wake_one();
         }
     }
 
@@ -109,21 +111,31 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Waits while, or wakes who waits while, the lower half of the word is `value`.
-    fn futex(&self, operation: libc::c_int, value: u32) {
-        // SAFETY: the lower half of a word that is alive; a spurious return is allowed for by the
-        // callers. errno is kept, since a free must not change it.
-        unsafe {
-            let errno = *libc::__errno_location();
+    /// Sleeps while the lower half of the word is `value`, or less long: the caller looks again.
+    fn sleep(&self, value: u32) {
+        // SAFETY: the lower half of a word that is alive.
+        let _ = attempt(Call::Wait, || unsafe {
             libc::syscall(
                 libc::SYS_futex,
                 self.word.as_ptr().cast::<u32>(),
-                operation | libc::FUTEX_PRIVATE_FLAG,
+                libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
                 value,
                 core::ptr::null::<libc::timespec>(),
-            );
-            *libc::__errno_location() = errno;
-        }
+            ) as libc::c_int
+        });
+    }
+
+    /// Wakes one who sleeps.
+    fn wake_one(&self) {
+        // SAFETY: as above.
+        surely(|| unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                self.word.as_ptr().cast::<u32>(),
+                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+                1,
+            )
+        });
     }
 }
 

@@ -1,55 +1,28 @@
 //! Mappings: reserving address space, committing it, giving pages back, moving pages.
 
-use super::fault::{Call, injected};
+pub(crate) use super::call::Refused;
+use super::call::attempt;
+use super::fault::Call;
 use super::sync::{AtomicBool, Ordering::Relaxed};
-use core::ffi::{CStr, c_void};
-use core::fmt;
+use core::ffi::c_void;
 use core::ptr::null_mut;
-
-/// The kernel refused; the system's error number.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Refused(pub(crate) i32);
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0_u8; 128];
-        // SAFETY: a buffer of that size; the text is terminated where the call succeeds.
-        let known = unsafe { libc::strerror_r(self.0, text.as_mut_ptr().cast(), text.len()) } == 0;
-        match CStr::from_bytes_until_nul(&text).map(CStr::to_str) {
-            Ok(Ok(text)) if known => f.write_str(text),
-            _ => write!(f, "error {}", self.0),
-        }
-    }
-}
-
-pub(super) const INJECTED: Refused = Refused(libc::ENOMEM);
 
 const READ_WRITE: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 
-pub(super) fn last_error() -> Refused {
-    // SAFETY: every thread has its errno.
-    Refused(unsafe { *libc::__errno_location() })
+/// `call`, which says by 0 that it was done.
+fn done(kind: Call, call: impl FnOnce() -> libc::c_int) -> Result<(), Refused> {
+    attempt(kind, call).map(|_| ())
 }
 
-/// Runs `call`, whose failure must not be seen in errno, and says whether it returned 0.
-pub(super) fn keeping_errno(call: impl FnOnce() -> libc::c_int) -> Result<(), Refused> {
-    // SAFETY: every thread has its errno.
-    unsafe {
-        let place = libc::__errno_location();
-        let before = *place;
-        let result = if call() == 0 {
-            Ok(())
-        } else {
-            Err(last_error())
-        };
-        *place = before;
-        result
-    }
-}
-
-fn map_at(address: usize, len: usize, protection: i32, flags: i32) -> Result<(), Refused> {
+fn map_at(
+    kind: Call,
+    address: usize,
+    len: usize,
+    protection: i32,
+    flags: i32,
+) -> Result<(), Refused> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | flags;
-    keeping_errno(|| {
+    done(kind, || {
         // SAFETY: with MAP_FIXED_NOREPLACE nothing that exists is touched; the one caller that
         // passes MAP_FIXED owns the range.
         let got = unsafe { libc::mmap(address as *mut c_void, len, protection, flags, -1, 0) };
@@ -71,10 +44,13 @@ fn map_at(address: usize, len: usize, protection: i32, flags: i32) -> Result<(),
 
 /// Reserves `len` bytes at `address`: no memory, no access. Fails if anything is mapped there.
 pub(crate) fn reserve_at(address: usize, len: usize) -> Result<(), Refused> {
-    if injected(Call::Reserve) {
-        return Err(INJECTED);
-    }
-    map_at(address, len, libc::PROT_NONE, libc::MAP_FIXED_NOREPLACE)
+    map_at(
+        Call::Reserve,
+        address,
+        len,
+        libc::PROT_NONE,
+        libc::MAP_FIXED_NOREPLACE,
+    )
 }
 
 /// Gives a reservation up.
@@ -83,7 +59,9 @@ pub(crate) fn reserve_at(address: usize, len: usize) -> Result<(), Refused> {
 /// The range was reserved with [`reserve_at`] and is used by nobody.
 pub(crate) unsafe fn release(address: usize, len: usize) {
     // SAFETY: the caller's promise.
-    let _ = keeping_errno(|| unsafe { libc::munmap(address as *mut c_void, len) });
+    let _ = done(Call::Release, || unsafe {
+        libc::munmap(address as *mut c_void, len)
+    });
 }
 
 /// Takes away what a range of a reservation holds, and access to it.
@@ -91,7 +69,13 @@ pub(crate) unsafe fn release(address: usize, len: usize) {
 /// # Safety
 /// The range lies in a reservation of ours, and is used by nobody.
 pub(crate) unsafe fn reserve_again(address: usize, len: usize) -> Result<(), Refused> {
-    map_at(address, len, libc::PROT_NONE, libc::MAP_FIXED)
+    map_at(
+        Call::Release,
+        address,
+        len,
+        libc::PROT_NONE,
+        libc::MAP_FIXED,
+    )
 }
 
 /// Makes a reserved range readable and writable. Its pages are zero until first written.
@@ -99,11 +83,10 @@ pub(crate) unsafe fn reserve_again(address: usize, len: usize) -> Result<(), Ref
 /// # Safety
 /// The range lies in a reservation of ours, on page boundaries.
 pub(crate) unsafe fn commit(address: usize, len: usize) -> Result<(), Refused> {
-    if injected(Call::Commit) {
-        return Err(INJECTED);
-    }
     // SAFETY: the caller's promise.
-    keeping_errno(|| unsafe { libc::mprotect(address as *mut c_void, len, READ_WRITE) })
+    done(Call::Commit, || unsafe {
+        libc::mprotect(address as *mut c_void, len, READ_WRITE)
+    })
 }
 
 /// Gives the pages of a range back. `Ok` means that they read as zero from now on; where the
@@ -112,18 +95,11 @@ pub(crate) unsafe fn commit(address: usize, len: usize) -> Result<(), Refused> {
 /// # Safety
 /// Whole committed pages whose contents nobody wants.
 pub(crate) unsafe fn purge(address: usize, len: usize) -> Result<(), Refused> {
-    if injected(Call::Purge) {
-        return Err(INJECTED);
-    }
+    let address = address as *mut c_void;
     // SAFETY: the caller's promise.
-    unsafe { purge_one(address, len) }
-}
-
-/// # Safety
-/// As for [`purge`].
-unsafe fn purge_one(address: usize, len: usize) -> Result<(), Refused> {
-    // SAFETY: the caller's promise.
-    keeping_errno(|| unsafe { libc::madvise(address as *mut c_void, len, libc::MADV_DONTNEED) })
+    done(Call::Purge, || unsafe {
+        libc::madvise(address, len, libc::MADV_DONTNEED)
+    })
 }
 
 /// Whether the kernel has refused guard pages (before Linux 6.13, or in locked memory), so that there
@@ -136,19 +112,21 @@ static PROTECTED: AtomicBool = AtomicBool::new(false);
 /// # Safety
 /// Whole committed pages whose contents nobody wants.
 pub(crate) unsafe fn guard(address: usize, len: usize) -> Result<(), Refused> {
-    if injected(Call::Guard) {
-        return Err(INJECTED);
-    }
     let pages = address as *mut c_void;
     // SAFETY: the caller's promise.
-    unsafe {
-        if keeping_errno(|| libc::madvise(pages, len, MADV_GUARD_INSTALL)).is_ok() {
-            return Ok(());
-        }
-        PROTECTED.store(true, Relaxed);
-        purge_one(address, len)?;
-        keeping_errno(|| libc::mprotect(pages, len, libc::PROT_NONE))
+    let installed = done(Call::Guard, || unsafe {
+        libc::madvise(pages, len, MADV_GUARD_INSTALL)
+    });
+    if installed.is_ok() {
+        return Ok(());
     }
+    PROTECTED.store(true, Relaxed);
+    // SAFETY: as above.
+    unsafe { purge(address, len)? };
+    // SAFETY: as above.
+    done(Call::Guard, || unsafe {
+        libc::mprotect(pages, len, libc::PROT_NONE)
+    })
 }
 
 /// Gives access back to pages that may be guarded. They read as zero if they were.
@@ -158,13 +136,16 @@ pub(crate) unsafe fn guard(address: usize, len: usize) -> Result<(), Refused> {
 pub(crate) unsafe fn unguard(address: usize, len: usize) -> Result<(), Refused> {
     let pages = address as *mut c_void;
     // SAFETY: the caller's promise.
-    unsafe {
-        let removed = keeping_errno(|| libc::madvise(pages, len, MADV_GUARD_REMOVE));
-        if PROTECTED.load(Relaxed) {
-            return keeping_errno(|| libc::mprotect(pages, len, READ_WRITE));
-        }
-        removed
+    let removed = done(Call::Commit, || unsafe {
+        libc::madvise(pages, len, MADV_GUARD_REMOVE)
+    });
+    if PROTECTED.load(Relaxed) {
+        // SAFETY: as above.
+        return done(Call::Commit, || unsafe {
+            libc::mprotect(pages, len, READ_WRITE)
+        });
     }
+    removed
 }
 
 const MADV_GUARD_INSTALL: libc::c_int = 102;
@@ -225,9 +206,6 @@ const SELF: libc::c_int = -10_000;
 /// # Safety
 /// As for [`purge`], for each range.
 pub(crate) unsafe fn purge_ranges(ranges: &Ranges, mut purged: impl FnMut(usize, usize)) {
-    if injected(Call::Purge) {
-        return;
-    }
     let items = &ranges.items[..ranges.len];
     let mut next = 0;
     while next < items.len() {
@@ -245,7 +223,7 @@ pub(crate) unsafe fn purge_ranges(ranges: &Ranges, mut purged: impl FnMut(usize,
         if let Some(item) = items.get(next) {
             let (address, len) = (item.iov_base as usize, item.iov_len);
             // SAFETY: the caller's promise.
-            if unsafe { purge_one(address, len) }.is_ok() {
+            if unsafe { purge(address, len) }.is_ok() {
                 purged(address, len);
                 if several && bytes == 0 {
                     TOGETHER.store(false, Relaxed);
@@ -266,7 +244,7 @@ unsafe fn purge_together(items: &[libc::iovec]) -> usize {
         return 0;
     }
     let mut bytes = 0;
-    let _ = keeping_errno(|| {
+    let _ = attempt(Call::Purge, || {
         // SAFETY: the caller's promise.
         let result = unsafe {
             libc::syscall(
@@ -279,7 +257,7 @@ unsafe fn purge_together(items: &[libc::iovec]) -> usize {
             )
         };
         bytes = result.max(0) as usize;
-        0
+        result.min(0) as libc::c_int
     });
     bytes
 }
@@ -295,7 +273,9 @@ pub(crate) unsafe fn advise_huge(address: usize, len: usize, wanted: bool) {
         libc::MADV_NOHUGEPAGE
     };
     // SAFETY: the caller's promise; a refusal changes nothing.
-    let _ = keeping_errno(|| unsafe { libc::madvise(address as *mut c_void, len, advice) });
+    let _ = done(Call::Advise, || unsafe {
+        libc::madvise(address as *mut c_void, len, advice)
+    });
 }
 
 /// Moves the pages of one range under another; the old range stays mapped and reads as zero.
@@ -304,11 +284,8 @@ pub(crate) unsafe fn advise_huge(address: usize, len: usize, wanted: bool) {
 /// Two committed ranges of the caller's on page boundaries that do not overlap; what the new one
 /// held is lost.
 pub(crate) unsafe fn move_pages(old: usize, new: usize, len: usize) -> Result<(), Refused> {
-    if injected(Call::Remap) {
-        return Err(INJECTED);
-    }
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
-    keeping_errno(|| {
+    done(Call::Remap, || {
         // SAFETY: the caller's promise.
         let got = unsafe { libc::mremap(old as *mut c_void, len, len, flags, new as *mut c_void) };
         if got == libc::MAP_FAILED { -1 } else { 0 }
@@ -321,10 +298,7 @@ pub(crate) unsafe fn move_pages(old: usize, new: usize, len: usize) -> Result<()
 /// # Safety
 /// A committed range of the caller's whose contents nobody wants.
 pub(crate) unsafe fn map_afresh(address: usize, len: usize, huge: bool) -> Result<(), Refused> {
-    if injected(Call::Remap) {
-        return Err(INJECTED);
-    }
-    map_at(address, len, READ_WRITE, libc::MAP_FIXED)?;
+    map_at(Call::Remap, address, len, READ_WRITE, libc::MAP_FIXED)?;
     // SAFETY: mapped just now.
     unsafe { advise_huge(address, len, huge) };
     Ok(())
@@ -338,34 +312,42 @@ pub(crate) unsafe fn map_afresh(address: usize, len: usize, huge: bool) -> Resul
 pub(crate) unsafe fn mend(address: usize, len: usize) -> Result<(), Refused> {
     // Changing what is mapped as it should be changes nothing; a hole is an error.
     // SAFETY: the caller's promise.
-    let whole =
-        keeping_errno(|| unsafe { libc::mprotect(address as *mut c_void, len, READ_WRITE) });
-    whole.or_else(|_| map_at(address, len, READ_WRITE, libc::MAP_FIXED_NOREPLACE))
+    let whole = done(Call::Mend, || unsafe {
+        libc::mprotect(address as *mut c_void, len, READ_WRITE)
+    });
+    whole.or_else(|_| {
+        map_at(
+            Call::Mend,
+            address,
+            len,
+            READ_WRITE,
+            libc::MAP_FIXED_NOREPLACE,
+        )
+    })
 }
 
 /// Memory for our own records, for the life of the process, with an inaccessible page at either
 /// end so that overruns of other mappings do not reach it. `None` if the kernel refuses.
 pub(crate) fn metadata(len: usize) -> Option<*mut u8> {
-    if injected(Call::Metadata) {
-        return None;
-    }
     let page = super::process::page_size();
-    let mut result = null_mut();
-    let _ = keeping_errno(|| {
-        if let Ok(mut mapping) = memmap2::MmapMut::map_anon(len + 2 * page) {
-            let start = mapping.as_mut_ptr();
-            // SAFETY: both pages lie in the mapping; where the kernel refuses to guard them, they
-            // are merely unused.
-            unsafe {
-                libc::mprotect(start.cast(), page, libc::PROT_NONE);
-                libc::mprotect(start.add(page + len).cast(), page, libc::PROT_NONE);
-                result = start.add(page);
-            }
-            core::mem::forget(mapping);
-        }
+    let mut start = null_mut();
+    let mapped = attempt(Call::Metadata, || {
+        let Ok(mut mapping) = memmap2::MmapMut::map_anon(len + 2 * page) else {
+            return -1;
+        };
+        start = mapping.as_mut_ptr();
+        core::mem::forget(mapping);
         0
     });
-    (!result.is_null()).then_some(result)
+    mapped.ok()?;
+    for guard in [start, start.wrapping_add(page + len)] {
+        // SAFETY: a page of the mapping, which nobody has seen; where the kernel refuses, it is
+        // merely unused.
+        let _ = done(Call::Guard, || unsafe {
+            libc::mprotect(guard.cast(), page, libc::PROT_NONE)
+        });
+    }
+    Some(start.wrapping_add(page))
 }
 
 #[cfg(test)]

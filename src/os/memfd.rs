@@ -1,13 +1,15 @@
 //! Memory that processes share: sealed files without a name, the locks on their bytes that the
 //! kernel drops with a process, and sending them over a Unix socket.
 
+use super::call::{Refused, attempt};
+use super::fault::Call;
 use super::lock::Lock;
-use super::map::Refused;
-use super::sync::{AtomicU32, Ordering::Relaxed};
+use super::sync::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use core::ffi::CStr;
 use core::mem::{size_of, zeroed};
 use core::ptr::null;
 use core::sync::atomic::AtomicI32;
+use memmap2::{MmapOptions, MmapRaw};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The size is fixed for good, and so are the seals.
@@ -15,37 +17,29 @@ const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEA
 /// Not to be run as a program; since Linux 6.3, and in no libc's headers yet.
 const MFD_NOEXEC_SEAL: libc::c_uint = 8;
 
-fn last_error() -> Refused {
-    Refused(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
-}
-
-fn checked(result: libc::c_int) -> Result<libc::c_int, Refused> {
-    if result < 0 {
-        Err(last_error())
-    } else {
-        Ok(result)
-    }
-}
-
 /// A file of `len` bytes in memory, all holes, whose size can never change.
 pub(crate) fn create(name: &CStr, len: u64) -> Result<OwnedFd, Refused> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // SAFETY: the name is terminated.
-    let made = checked(unsafe { libc::memfd_create(name.as_ptr(), flags | MFD_NOEXEC_SEAL) });
-    let fd = match made {
+    let make = |flags| {
+        // SAFETY: the name is terminated.
+        attempt(Call::Object, || unsafe {
+            libc::memfd_create(name.as_ptr(), flags)
+        })
+    };
+    let fd = match make(flags | MFD_NOEXEC_SEAL) {
         // A kernel that does not know the flag.
-        // SAFETY: as above.
-        Err(Refused(libc::EINVAL)) => checked(unsafe { libc::memfd_create(name.as_ptr(), flags) })?,
+        Err(Refused(libc::EINVAL)) => make(flags)?,
         made => made?,
     };
     // SAFETY: just made, and nobody else's.
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
     let len = len.try_into().map_err(|_| Refused(libc::EFBIG))?;
     // SAFETY: calls on a descriptor that is open.
-    unsafe {
-        checked(libc::ftruncate(fd, len))?;
-        checked(libc::fcntl(fd, libc::F_ADD_SEALS, SEALS))?;
-    }
+    attempt(Call::Object, || unsafe { libc::ftruncate(fd, len) })?;
+    // SAFETY: as above.
+    attempt(Call::Object, || unsafe {
+        libc::fcntl(fd, libc::F_ADD_SEALS, SEALS)
+    })?;
     Ok(file)
 }
 
@@ -53,7 +47,10 @@ pub(crate) fn create(name: &CStr, len: u64) -> Result<OwnedFd, Refused> {
 /// under those who have it mapped.
 pub(crate) fn sealed_len(file: BorrowedFd<'_>) -> Result<Option<u64>, Refused> {
     // SAFETY: a call on a descriptor that is open.
-    let seals = match checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) }) {
+    let found = attempt(Call::Object, || unsafe {
+        libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS)
+    });
+    let seals = match found {
         // No file that can have seals.
         Err(Refused(libc::EINVAL)) => return Ok(None),
         seals => seals?,
@@ -63,14 +60,27 @@ pub(crate) fn sealed_len(file: BorrowedFd<'_>) -> Result<Option<u64>, Refused> {
     }
     // SAFETY: all zeroes is a value of these structs of integers.
     let (mut status, mut system): (libc::stat, libc::statfs) = unsafe { zeroed() };
-    // SAFETY: valid places for the results.
-    unsafe {
-        checked(libc::fstat(file.as_raw_fd(), &mut status))?;
-        checked(libc::fstatfs(file.as_raw_fd(), &mut system))?;
-    }
+    // SAFETY: a valid place for the result.
+    attempt(Call::Object, || unsafe {
+        libc::fstat(file.as_raw_fd(), &mut status)
+    })?;
+    // SAFETY: as above.
+    attempt(Call::Object, || unsafe {
+        libc::fstatfs(file.as_raw_fd(), &mut system)
+    })?;
     // Pages of other memory files, huge ones, need not be there when they are touched.
     let is_plain = system.f_type == libc::TMPFS_MAGIC;
     Ok(u64::try_from(status.st_size).ok().filter(|_| is_plain))
+}
+
+/// Maps all of a file of `len` bytes, for everybody who maps it.
+pub(crate) fn map(file: BorrowedFd<'_>, len: usize) -> Result<MmapRaw, Refused> {
+    let mut map = None;
+    attempt(Call::Object, || {
+        map = MmapOptions::new().len(len).map_raw(&file).ok();
+        if map.is_some() { 0 } else { -1 }
+    })?;
+    map.ok_or(Refused(libc::ENOMEM))
 }
 
 /// By which a file can be opened once more: locks belong to what is opened, not to the file.
@@ -80,7 +90,9 @@ fn path_of(file: BorrowedFd<'_>) -> std::string::String {
 
 fn open(path: &str) -> Result<RawFd, Refused> {
     // SAFETY: the path is terminated.
-    checked(unsafe { libc::open(path.as_ptr().cast(), libc::O_RDWR | libc::O_CLOEXEC) })
+    attempt(Call::Object, || unsafe {
+        libc::open(path.as_ptr().cast(), libc::O_RDWR | libc::O_CLOEXEC)
+    })
 }
 
 /// Gives the pages of a range back to the system; they read as zero from then on.
@@ -88,7 +100,10 @@ pub(crate) fn punch(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<(), R
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     let (offset, len) = (offset as libc::off_t, len as libc::off_t);
     // SAFETY: a call on a descriptor that is open.
-    checked(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) }).map(|_| ())
+    attempt(Call::Punch, || unsafe {
+        libc::fallocate(file.as_raw_fd(), mode, offset, len)
+    })
+    .map(|_| ())
 }
 
 /// How often this process, counted from the one that first used such files, has been forked. What
@@ -121,9 +136,22 @@ extern "C" fn in_child() {
         if fd != CLOSED {
             // SAFETY: the child's copy of a descriptor that only `ByteLocks` knows, and that
             // closes nothing once `forks` has changed.
-            unsafe { libc::close(fd) };
+            let _ = attempt(Call::Close, || unsafe { libc::close(fd) });
         }
     }
+}
+
+/// Registers the hooks: what is made without them would be a forked child's too. Two threads may do
+/// it at once, which does no harm: hooks that run twice count one fork twice.
+fn register_hooks() -> Result<(), Refused> {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.load(Relaxed) {
+        if !super::fork::register(before_fork, in_parent, in_child) {
+            return Err(Refused(libc::ENOMEM));
+        }
+        REGISTERED.store(true, Relaxed);
+    }
+    Ok(())
 }
 
 /// Locks on bytes of a file, at most one holder each, which is this value of this process or
@@ -139,13 +167,7 @@ pub(crate) struct ByteLocks {
 impl ByteLocks {
     /// Holding none. Fails with `EMFILE` if the process has 64 of these.
     pub(crate) fn new(file: BorrowedFd<'_>) -> Result<ByteLocks, Refused> {
-        static REGISTERED: std::sync::Once = std::sync::Once::new();
-        let mut registered = true;
-        REGISTERED
-            .call_once(|| registered = super::fork::register(before_fork, in_parent, in_child));
-        if !registered {
-            return Err(Refused(libc::ENOMEM));
-        }
+        register_hooks()?;
         let path = path_of(file);
         // Nothing is allocated under the lock: a fork takes the allocator's locks too.
         let _opening = OPENING.lock();
@@ -160,7 +182,7 @@ impl ByteLocks {
             }),
             None => {
                 // SAFETY: opened above, and nobody else's.
-                unsafe { libc::close(fd) };
+                let _ = attempt(Call::Close, || unsafe { libc::close(fd) });
                 Err(Refused(libc::EMFILE))
             }
         }
@@ -174,7 +196,9 @@ impl ByteLocks {
         lock.l_start = byte.into();
         lock.l_len = 1;
         // SAFETY: `lock` is a valid place; the descriptor is open while `self` lives.
-        checked(unsafe { libc::fcntl(self.fd, command, &mut lock) })?;
+        attempt(Call::ByteLock, || unsafe {
+            libc::fcntl(self.fd, command, &mut lock)
+        })?;
         Ok(lock.l_type.into())
     }
 
@@ -207,7 +231,7 @@ impl Drop for ByteLocks {
         if self.forks == forks() {
             OPENED[self.place].store(CLOSED, Relaxed);
             // SAFETY: ours, and not closed by the hook, since there was no fork.
-            unsafe { libc::close(self.fd) };
+            let _ = attempt(Call::Close, || unsafe { libc::close(self.fd) });
         }
     }
 }
@@ -245,9 +269,10 @@ pub(crate) fn send(socket: BorrowedFd<'_>, file: BorrowedFd<'_>) -> Result<(), R
     }
     loop {
         // SAFETY: `message` describes memory that is alive.
-        match checked(unsafe {
+        let sent = attempt(Call::Send, || unsafe {
             libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL) as libc::c_int
-        }) {
+        });
+        match sent {
             Err(Refused(libc::EINTR)) => {}
             sent => return sent.map(|_| ()),
         }
@@ -271,9 +296,10 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Refused
     message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as _;
     let received = loop {
         // SAFETY: `message` describes memory that is alive.
-        match checked(unsafe {
+        let received = attempt(Call::Send, || unsafe {
             libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC) as libc::c_int
-        }) {
+        });
+        match received {
             Err(Refused(libc::EINTR)) => {}
             received => break received?,
         }
@@ -296,7 +322,6 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Refused
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::os::sync::AtomicBool;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::sync::{Mutex, PoisonError};
@@ -307,8 +332,9 @@ pub(crate) mod tests {
         assert_eq!(sealed_len(file.as_fd()), Ok(Some(12_345)));
         for len in [0, 1 << 20] {
             // SAFETY: a call on a descriptor that is open.
-            let result = checked(unsafe { libc::ftruncate(file.as_raw_fd(), len) });
-            assert_eq!(result, Err(Refused(libc::EPERM)));
+            let result = unsafe { libc::ftruncate(file.as_raw_fd(), len) };
+            let errno = std::io::Error::last_os_error().raw_os_error();
+            assert_eq!((result, errno), (-1, Some(libc::EPERM)));
         }
         let socket = UnixStream::pair().unwrap().0;
         assert_eq!(sealed_len(socket.as_fd()), Ok(None));

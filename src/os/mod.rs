@@ -4,6 +4,8 @@
 pub(crate) mod sync;
 
 #[cfg(not(loom))]
+mod call;
+#[cfg(not(loom))]
 pub(crate) mod clock;
 #[cfg(not(loom))]
 pub(crate) mod fault;

@@ -1,10 +1,12 @@
 //! Memory objects: a file or shared memory under a range of reserved addresses.
 
-use super::fault::{Call, injected};
-use super::map::{INJECTED, Refused, keeping_errno};
+use super::call::{Refused, attempt};
+use super::fault::Call;
 use super::process::page_size;
 use core::ffi::{CStr, c_void};
+use core::ptr::null_mut;
 use memmap2::{MmapOptions, MmapRaw};
+use std::io;
 
 /// An open file, not there after `exec`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,9 +27,17 @@ impl Object {
     pub(crate) fn file(path: &CStr) -> Result<Object, Refused> {
         let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
         // SAFETY: the path is terminated.
-        let object = Object::opened(|| unsafe { libc::open(path.as_ptr(), flags, 0o600) })?;
+        let fd = attempt(Call::Object, || unsafe {
+            libc::open(path.as_ptr(), flags, 0o600)
+        });
+        let object = Object(fd?);
         // SAFETY: as above; the name was made just now.
-        let _ = keeping_errno(|| unsafe { libc::unlink(path.as_ptr()) });
+        let unnamed = attempt(Call::Object, || unsafe { libc::unlink(path.as_ptr()) });
+        if let Err(refused) = unnamed {
+            // It would outlive the process.
+            object.close();
+            return Err(refused);
+        }
         Ok(object)
     }
 
@@ -39,22 +49,16 @@ impl Object {
         };
         let flags = libc::MFD_CLOEXEC | huge;
         // SAFETY: the name is terminated.
-        Object::opened(|| unsafe { libc::memfd_create(c"bursar pool".as_ptr(), flags) })
-    }
-
-    fn opened(open: impl FnOnce() -> i32) -> Result<Object, Refused> {
-        let mut fd = -1;
-        keeping_errno(|| {
-            fd = open();
-            fd.min(0)
-        })?;
-        Ok(Object(fd))
+        let fd = attempt(Call::Object, || unsafe {
+            libc::memfd_create(c"bursar pool".as_ptr(), flags)
+        });
+        fd.map(Object)
     }
 
     /// Closes the file. Mappings of it stay.
     pub(crate) fn close(self) {
         // SAFETY: no preconditions: an error is of no consequence.
-        let _ = keeping_errno(|| unsafe { libc::close(self.0) });
+        let _ = attempt(Call::Close, || unsafe { libc::close(self.0) });
     }
 
     /// Makes it `len` bytes long, all zero, and maps it at `address`, readable and writable and
@@ -63,44 +67,56 @@ impl Object {
     /// # Safety
     /// A range of a reservation of ours that nobody uses.
     pub(crate) unsafe fn map_at(&self, address: usize, len: usize) -> Result<(), Refused> {
-        if injected(Call::Commit) {
-            return Err(INJECTED);
-        }
         // SAFETY: the file is open.
-        keeping_errno(|| unsafe { libc::ftruncate(self.0, len as libc::off_t) })?;
-        let mapping: MmapRaw = MmapOptions::new()
-            .len(len)
-            .map_raw(self.0)
-            .map_err(|error| Refused(error.raw_os_error().unwrap_or(libc::EINVAL)))?;
-        let start: *mut c_void = mapping.as_mut_ptr().cast();
-        core::mem::forget(mapping);
+        attempt(Call::Object, || unsafe {
+            libc::ftruncate(self.0, len as libc::off_t)
+        })?;
+        let start = self.map(len)?;
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        // SAFETY: the mapping was made just now; the range at `address` is the caller's. Where it
-        // cannot be moved it is taken away again.
-        unsafe {
-            let moved = keeping_errno(|| {
-                let got = libc::mremap(start, len, len, flags, address as *mut c_void);
-                if got == libc::MAP_FAILED { -1 } else { 0 }
-            });
-            if moved.is_err() {
-                let _ = keeping_errno(|| libc::munmap(start, len));
-                return moved;
-            }
-            keeping_errno(|| libc::madvise(address as *mut c_void, len, libc::MADV_DONTFORK))
+        let address = address as *mut c_void;
+        let moved = attempt(Call::Object, || {
+            // SAFETY: the mapping was made just now; the range at `address` is the caller's.
+            let got = unsafe { libc::mremap(start, len, len, flags, address) };
+            if got == libc::MAP_FAILED { -1 } else { 0 }
+        });
+        if let Err(refused) = moved {
+            // SAFETY: made just now, and used by nobody.
+            let _ = attempt(Call::Close, || unsafe { libc::munmap(start, len) });
+            return Err(refused);
         }
+        // SAFETY: moved there just now.
+        attempt(Call::Object, || unsafe {
+            libc::madvise(address, len, libc::MADV_DONTFORK)
+        })
+        .map(|_| ())
+    }
+
+    /// Maps `len` bytes of it wherever there is room.
+    fn map(&self, len: usize) -> Result<*mut c_void, Refused> {
+        let mut start = null_mut();
+        attempt(Call::Object, || {
+            let mapping: io::Result<MmapRaw> = MmapOptions::new().len(len).map_raw(self.0);
+            let Ok(mapping) = mapping else {
+                return -1;
+            };
+            start = mapping.as_mut_ptr().cast();
+            core::mem::forget(mapping);
+            0
+        })?;
+        Ok(start)
     }
 
     /// Sets space aside for a part of the object, so that there is some when it is touched.
     pub(crate) fn set_aside(&self, offset: usize, len: usize) -> Result<(), Refused> {
-        if injected(Call::Commit) {
-            return Err(INJECTED);
-        }
         let (offset, len) = (offset as libc::off_t, len as libc::off_t);
         // SAFETY: the file is open.
-        match keeping_errno(|| unsafe { libc::fallocate(self.0, 0, offset, len) }) {
+        let result = attempt(Call::Commit, || unsafe {
+            libc::fallocate(self.0, 0, offset, len)
+        });
+        match result {
             // A file system that knows no such thing.
             Err(Refused(libc::EOPNOTSUPP)) => Ok(()),
-            other => other,
+            other => other.map(|_| ()),
         }
     }
 }
@@ -111,11 +127,11 @@ impl Object {
 /// # Safety
 /// Whole pages of a mapping made by [`Object::map_at`] whose contents nobody wants.
 pub(crate) unsafe fn purge(address: usize, len: usize) -> Result<(), Refused> {
-    if injected(Call::Purge) {
-        return Err(INJECTED);
-    }
     // SAFETY: the caller's promise.
-    keeping_errno(|| unsafe { libc::madvise(address as *mut c_void, len, libc::MADV_REMOVE) })
+    attempt(Call::Purge, || unsafe {
+        libc::madvise(address as *mut c_void, len, libc::MADV_REMOVE)
+    })
+    .map(|_| ())
 }
 
 /// `len` rounded up to what an object's length must be a multiple of.

@@ -1,7 +1,8 @@
 //! Text to file descriptors, without the C library's buffers and without allocation, at any moment
 //! of the process's life.
 
-use super::map::{Refused, last_error};
+use super::call::{Refused, attempt, surely};
+use super::fault::Call;
 use core::ffi::CStr;
 use core::fmt;
 use core::mem::zeroed;
@@ -38,19 +39,16 @@ impl Output {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
         // SAFETY: the path is terminated. Unlike the C library's function it is no point at which a
         // thread is cancelled.
-        let opened = unsafe {
+        let opened = attempt(Call::Write, || unsafe {
             libc::syscall(
                 libc::SYS_openat,
                 libc::AT_FDCWD,
                 path.as_ptr(),
                 flags,
                 0o666,
-            )
-        };
-        match libc::c_int::try_from(opened) {
-            Ok(descriptor) if descriptor >= 0 => Ok(Output::to(descriptor)),
-            _ => Err(last_error()),
-        }
+            ) as libc::c_int
+        });
+        opened.map(Output::to)
     }
 
     fn put(&mut self, mut bytes: &[u8]) {
@@ -84,7 +82,7 @@ impl Drop for Output {
         self.flush_buffer();
         if self.descriptor != libc::STDERR_FILENO {
             // SAFETY: opened by `create`, and closed only here.
-            unsafe { libc::syscall(libc::SYS_close, self.descriptor) };
+            surely(|| unsafe { libc::syscall(libc::SYS_close, self.descriptor) });
         }
     }
 }
@@ -114,12 +112,13 @@ impl std::io::Write for Output {
 pub(super) fn write_all(descriptor: libc::c_int, mut bytes: &[u8]) -> Result<(), Refused> {
     while !bytes.is_empty() {
         // SAFETY: the bytes are alive.
-        let written =
-            unsafe { libc::syscall(libc::SYS_write, descriptor, bytes.as_ptr(), bytes.len()) };
-        match usize::try_from(written) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(_) if last_error() == Refused(libc::EINTR) => {}
-            Err(_) => return Err(last_error()),
+        let written = attempt(Call::Write, || unsafe {
+            libc::syscall(libc::SYS_write, descriptor, bytes.as_ptr(), bytes.len()) as libc::c_int
+        });
+        match written {
+            Ok(written) => bytes = &bytes[written as usize..],
+            Err(Refused(libc::EINTR)) => {}
+            Err(refused) => return Err(refused),
         }
     }
     Ok(())
@@ -138,7 +137,7 @@ impl NoSignals {
         // this thread's doing, and is left alone.
         unsafe {
             let mut pending = zeroed();
-            libc::sigpending(&mut pending);
+            surely(|| libc::sigpending(&mut pending));
             let mut kept_back = zeroed();
             libc::sigemptyset(&mut kept_back);
             for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
@@ -162,7 +161,8 @@ impl Drop for NoSignals {
         // SAFETY: as in `new`. Both signals are sent to the thread that writes, so those that came
         // meanwhile are its own.
         unsafe {
-            while libc::sigtimedwait(&self.kept_back, null_mut(), &at_once) > 0 {}
+            let take = || libc::sigtimedwait(&self.kept_back, null_mut(), &at_once);
+            while surely(take) > 0 {}
             libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, null_mut());
         }
     }

@@ -1,5 +1,7 @@
 //! What the process is told at its start, and the little it says.
 
+use super::call::attempt;
+use super::fault::Call;
 use super::output::write_all;
 use super::sync::{AtomicUsize, Ordering::Relaxed};
 use core::ffi::CStr;
@@ -68,8 +70,10 @@ pub(crate) fn address_space_limit() -> Option<u64> {
         rlim_max: 0,
     };
     // SAFETY: `limit` is a valid place for the result.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) };
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+    let result = attempt(Call::Ask, || unsafe {
+        libc::getrlimit(libc::RLIMIT_AS, &mut limit)
+    });
+    (result.is_ok() && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
 /// A line put together in place, so that it is written whole.
@@ -135,7 +139,9 @@ pub(crate) fn id() -> u32 {
 pub(crate) fn program(place: &mut [u8]) -> Option<&str> {
     let link = c"/proc/self/exe";
     // SAFETY: the name is terminated, and the place of that size.
-    let length = unsafe { libc::readlink(link.as_ptr(), place.as_mut_ptr().cast(), place.len()) };
-    let length = usize::try_from(length).ok()?;
+    let read = attempt(Call::Ask, || unsafe {
+        libc::readlink(link.as_ptr(), place.as_mut_ptr().cast(), place.len()) as libc::c_int
+    });
+    let length = usize::try_from(read.ok()?).ok()?;
     core::str::from_utf8(&place[..length]).ok()
 }

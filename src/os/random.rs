@@ -1,5 +1,7 @@
 //! Numbers that nobody outside the process can foresee, for the secure profile.
 
+use super::call::attempt;
+use super::fault::Call;
 use super::process::entropy;
 use super::sync::{AtomicU64, Ordering::Relaxed};
 use core::hash::Hasher;
@@ -11,17 +13,12 @@ static DRAWN: AtomicU64 = AtomicU64::new(0);
 /// Draws the secret that all numbers follow from. Once, at the start.
 pub(crate) fn begin() {
     let mut words = [entropy(), !entropy()];
+    let bytes = size_of_val(&words);
     // SAFETY: room for as many bytes. Where the kernel has none yet, the words stay those that it
     // gave the process at its start.
-    unsafe {
-        let bytes = size_of_val(&words);
-        libc::syscall(
-            libc::SYS_getrandom,
-            words.as_mut_ptr(),
-            bytes,
-            libc::GRND_NONBLOCK,
-        );
-    }
+    let _ = attempt(Call::Ask, || unsafe {
+        libc::getrandom(words.as_mut_ptr().cast(), bytes, libc::GRND_NONBLOCK) as libc::c_int
+    });
     for (secret, word) in SECRET.iter().zip(words) {
         secret.store(word, Relaxed);
     }

@@ -149,6 +149,8 @@ macro_rules! word_set {
 }
 pub(crate) use word_set;
 
+use super::call::{Refused, attempt, attempt_posix};
+use super::fault::Call;
 use super::sync::{AtomicU32, Ordering};
 
 thread_word! {
@@ -175,7 +177,10 @@ impl ExitKey {
     pub(crate) fn create(&self, hook: unsafe extern "C" fn(*mut libc::c_void)) {
         let mut key = 0;
         // SAFETY: `key` is a valid place for the result.
-        if unsafe { libc::pthread_key_create(&mut key, Some(hook)) } == 0 {
+        let created = attempt_posix(Call::Hook, || unsafe {
+            libc::pthread_key_create(&mut key, Some(hook))
+        });
+        if created.is_ok() {
             // Release pairs with the Acquire in `arm`; the key is valid when it is seen.
             self.0.store(key, Ordering::Release);
         }
@@ -186,16 +191,18 @@ impl ExitKey {
         let key = self.0.load(Ordering::Acquire);
         if key != NO_KEY {
             // SAFETY: the key was made by `create` and is never deleted.
-            unsafe { libc::pthread_setspecific(key, value) };
+            let _ = attempt_posix(Call::Hook, || unsafe {
+                libc::pthread_setspecific(key, value)
+            });
         }
     }
 }
 
 /// Starts a detached thread that runs `body` with all signals blocked. Allocates only in the C
-/// library. The error is the system's number.
+/// library.
 pub(crate) fn spawn_detached(
     body: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void,
-) -> Result<(), i32> {
+) -> Result<(), Refused> {
     // SAFETY: plain calls on values that live through them; `body` is a function of this program.
     unsafe {
         let mut all: libc::sigset_t = core::mem::zeroed();
@@ -203,14 +210,13 @@ pub(crate) fn spawn_detached(
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
         let mut thread = core::mem::zeroed();
-        let result =
-            libc::pthread_create(&mut thread, core::ptr::null(), body, core::ptr::null_mut());
+        let result = attempt_posix(Call::Thread, || {
+            libc::pthread_create(&mut thread, core::ptr::null(), body, core::ptr::null_mut())
+        });
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, core::ptr::null_mut());
-        if result != 0 {
-            return Err(result);
-        }
-        libc::pthread_detach(thread);
-        Ok(())
+        result.map(|()| {
+            libc::pthread_detach(thread);
+        })
     }
 }
 
@@ -221,7 +227,9 @@ pub(crate) fn sleep_millis(millis: u64) {
         tv_nsec: (millis % 1000 * 1_000_000) as libc::c_long,
     };
     // SAFETY: `time` is valid; an early return only makes the sleep shorter.
-    unsafe { libc::nanosleep(&time, core::ptr::null_mut()) };
+    let _ = attempt(Call::Wait, || unsafe {
+        libc::nanosleep(&time, core::ptr::null_mut())
+    });
 }
 
 /// Lets another thread run.
