@@ -2,11 +2,28 @@
 //! another's. No poisoning, no allocation, no panic.
 
 use super::call::{attempt, surely};
+use super::clock::coarse_millis;
 use super::fault::Call;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
-use super::thread::identity;
+use super::thread::{identity, thread_word};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
+use core::ptr::null;
+
+thread_word! {
+    /// How many locks the thread has or is about to take, forks left aside: the distance from null.
+    mod held: *const u8 = null();
+}
+
+/// Counts a lock more, before it is taken: a handler may interrupt its thread at any instruction.
+fn count_one_more() {
+    held::set(held::get().wrapping_add(1));
+}
+
+/// Counts a lock less, after it was given back, or was not to be had.
+fn count_one_less() {
+    held::set(held::get().wrapping_sub(1));
+}
 
 /// Mutual exclusion over a `T`.
 pub(crate) struct Lock<T> {
@@ -23,6 +40,8 @@ pub(crate) struct Lock<T> {
 const FREE: u64 = 0;
 /// Identities are even.
 const CONTENDED: u64 = 1;
+/// How long a fork by a thread that holds a lock waits for another: longer than most forks take.
+const PATIENCE_MILLIS: u64 = 100;
 
 // SAFETY: the value is reached only by the one thread that holds the lock.
 unsafe impl<T: Send> Sync for Lock<T> {}
@@ -46,7 +65,16 @@ impl<T> Lock<T> {
 
     /// The lock if it is free now.
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
-        self.replace(FREE, identity()).then(|| Guard(self))
+        self.take(identity()).then(|| Guard(self))
+    }
+
+    fn take(&self, holder: u64) -> bool {
+        count_one_more();
+        let taken = self.replace(FREE, holder);
+        if !taken {
+            count_one_less();
+        }
+        taken
     }
 
     fn replace(&self, from: u64, to: u64) -> bool {
@@ -58,6 +86,13 @@ impl<T> Lock<T> {
 
     #[cold]
     fn wait(&self) -> Guard<'_, T> {
+        self.wait_until(u64::MAX, || self.take(identity() | CONTENDED));
+        Guard(self)
+    }
+
+    /// Tries to take the lock whenever it is free, and waits while it is not, until a moment of the
+    /// coarse clock. Another may sleep, so it is taken with the mark that says so.
+    fn wait_until(&self, moment: u64, take: impl Fn() -> bool) -> bool {
         for _ in 0..100 {
             core::hint::spin_loop();
             if self.word.load(Ordering::Relaxed) == FREE {
@@ -67,12 +102,14 @@ impl<T> Lock<T> {
         loop {
             let word = self.word.load(Ordering::Relaxed);
             if word == FREE {
-                // Another waiter may sleep.
-                if self.replace(FREE, identity() | CONTENDED) {
-                    return Guard(self);
+                if take() {
+                    return true;
                 }
             } else if word & CONTENDED != 0 || self.replace(word, word | CONTENDED) {
-                self.sleep((word | CONTENDED) as u32);
+                if moment != u64::MAX && coarse_millis() >= moment {
+                    return false;
+                }
+                self.sleep((word | CONTENDED) as u32, moment);
             }
         }
     }
@@ -92,35 +129,53 @@ impl<T> Lock<T> {
     /// Takes the lock before a fork, unless this very thread holds it: it forks from a signal handler
     /// that interrupted the holder. That may itself have been forking, so each such fork is counted;
     /// one that begins later ends first.
+    ///
+    /// A thread that was interrupted with any lock does not wait for good: whoever has this one may
+    /// wait for that one, above all another thread that forks. Then the fork goes on without it. Who
+    /// waits changes nothing meanwhile, and a child of such a handler may rely on little anyway.
     pub(crate) fn before_fork(&self) {
         if self.is_held_here() {
             self.passed.fetch_add(1, Ordering::Relaxed);
         } else {
-            core::mem::forget(self.lock());
+            let moment = match held::get().is_null() {
+                true => u64::MAX,
+                false => coarse_millis() + PATIENCE_MILLIS,
+            };
+            self.wait_until(moment, || self.replace(FREE, identity() | CONTENDED));
         }
     }
 
-    /// Releases the lock after a fork that took it. In the child no other thread can be waiting.
+    /// Releases the lock after a fork that took it. In the child no other thread has it or waits.
     pub(crate) fn after_fork(&self, in_child: bool) {
-        if self.passed.load(Ordering::Relaxed) != 0 {
+        if self.is_held_here() && self.passed.load(Ordering::Relaxed) != 0 {
             self.passed.fetch_sub(1, Ordering::Relaxed);
         } else if in_child {
+            self.passed.store(0, Ordering::Relaxed);
             self.word.store(FREE, Ordering::Relaxed);
-        } else {
+        } else if self.is_held_here() {
             self.release();
         }
     }
 
-    /// Sleeps while the lower half of the word is `value`, or less long: the caller looks again.
-    fn sleep(&self, value: u32) {
-        // SAFETY: the lower half of a word that is alive.
+    /// Sleeps while the lower half of the word is `value`, or less long: the caller looks again. Some
+    /// milliseconds at most if it waits until some moment only.
+    fn sleep(&self, value: u32, moment: u64) {
+        let some_millis = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 10_000_000,
+        };
+        let most = match moment {
+            u64::MAX => null(),
+            _ => &raw const some_millis,
+        };
+        // SAFETY: the lower half of a word that is alive, and a time that is, if there is one.
         let _ = attempt(Call::Wait, || unsafe {
             libc::syscall(
                 libc::SYS_futex,
                 self.word.as_ptr().cast::<u32>(),
                 libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
                 value,
-                core::ptr::null::<libc::timespec>(),
+                most,
             ) as libc::c_int
         });
     }
@@ -160,6 +215,7 @@ impl<T> DerefMut for Guard<'_, T> {
 impl<T> Drop for Guard<'_, T> {
     fn drop(&mut self) {
         self.0.release();
+        count_one_less();
     }
 }
 
@@ -191,5 +247,31 @@ mod tests {
         assert!(LOCK.try_lock().is_none(), "the first fork has it");
         LOCK.after_fork(false);
         assert!(LOCK.try_lock().is_some());
+    }
+
+    /// A handler interrupts the holder of one lock and forks, while another thread forks, which has
+    /// the other lock and waits for this one.
+    #[test]
+    fn forks_do_not_wait_for_each_other() {
+        static FIRST: Lock<()> = Lock::new(());
+        static SECOND: Lock<()> = Lock::new(());
+        let forks = |order: [&Lock<()>; 2]| {
+            order.iter().for_each(|lock| lock.before_fork());
+            order.iter().rev().for_each(|lock| lock.after_fork(false));
+        };
+        std::thread::scope(|scope| {
+            let interrupted = SECOND.lock();
+            let other = scope.spawn(|| forks([&FIRST, &SECOND]));
+            while FIRST.word.load(Ordering::Relaxed) == FREE {
+                std::thread::yield_now();
+            }
+            forks([&FIRST, &SECOND]);
+            assert!(FIRST.try_lock().is_none(), "the other thread has it");
+            assert!(SECOND.is_held_here());
+            drop(interrupted);
+            other.join().unwrap();
+        });
+        assert!(FIRST.try_lock().is_some() && SECOND.try_lock().is_some());
+        assert!(held::get().is_null());
     }
 }
