@@ -43,7 +43,8 @@ fn next_id() -> u64 {
 impl Consumer {
     /// A consumer of that name with a fresh id. It cannot spill, and is below no other.
     ///
-    /// Costs a lock and two allocations, which are charged to bursar's own consumer.
+    /// Costs a lock and two allocations, which are charged to bursar's own consumer. Where there is no
+    /// memory for its records the process ends, as in `Box::new`.
     ///
     /// # Panics
     /// If a million accounts are open: consumers, and reservations that were entered.
