@@ -6,11 +6,13 @@
 //! | `tests/extremes.rs` | null for what cannot be had, and what must not be touched or copied: GiB sizes, zeroed memory, growth and shrinking |
 //! | `tests/listing.rs` | the instructions of the fast paths against the listing in `golden/` |
 //! | `tests/model.rs` | the shadow model: shrinking sequences of steps, and many threads |
-//! | `tests/threads.rs` | frees from other threads, threads that exit, before `main`, thread-local destructors, exit handlers, unwinding, fork |
+//! | `tests/threads.rs` | frees from other threads, threads that exit, before `main`, thread-local destructors, exit handlers, unwinding, fork, signals |
 //! | `tests/inside.rs` | no allocation inside the allocator; its books against those of a wrapper |
 //! | `tests/limits.rs` | limits of address space and data, exhausted mappings, locked memory |
 //! | `tests/overcommit.rs` | strict overcommit |
 //! | `tests/faults.rs` | each system call of the allocator fails |
+//! | `tests/killed.rs` | processes that are killed or run out of memory beside others that share memory with them or do not |
+//! | `tests/valgrind.rs` | memcheck |
 //! | `tests/memory.rs` | what the kernel says about memory, on which the next rely |
 //! | `tests/purging.rs` | resident memory after a peak, in every way that it goes back |
 //! | `tests/pools.rs` | configured pools: routes, limits to the byte, contention, fall-through, texts that are refused, routers |
@@ -51,7 +53,9 @@
 
 pub mod accounts;
 pub mod blocks;
+pub mod cgroup;
 pub mod charges;
+pub mod flagged;
 pub mod memory;
 pub mod messages;
 pub mod pattern;

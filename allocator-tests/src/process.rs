@@ -12,7 +12,7 @@ use nix::unistd::{ForkResult, Pid, alarm, fork};
 /// Seconds that a scenario may take: one that takes longer hangs, however busy the machine.
 const PATIENCE: u32 = 900;
 /// The same for a child that it forks.
-const PATIENCE_WITH_CHILD: u32 = 600;
+pub(crate) const PATIENCE_WITH_CHILD: u32 = 600;
 
 /// One run of a helper program.
 pub struct Scenario {

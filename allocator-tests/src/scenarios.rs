@@ -17,7 +17,9 @@ pub mod accounts;
 pub mod endings;
 pub mod exits;
 pub mod faults;
+pub mod fork_storm;
 pub mod forks;
+pub mod killed;
 pub mod limits;
 pub mod mbufs;
 pub mod pools;
@@ -25,7 +27,10 @@ pub mod purging;
 pub mod routers;
 mod secure;
 mod settings;
+pub mod signals;
 pub mod statistics;
+pub mod sweep;
+mod sweep_parts;
 pub mod threads;
 
 /// What a helper program brings along.
@@ -100,14 +105,16 @@ impl Arguments {
 
 type Run = fn(&Host, &Arguments);
 
-const ALL: [&[(&str, Run)]; 15] = [
+const ALL: [&[(&str, Run)]; 19] = [
     account_faults::ALL,
     account_forks::ALL,
     accounts::ALL,
     endings::ALL,
     exits::ALL,
     faults::ALL,
+    fork_storm::ALL,
     forks::ALL,
+    killed::ALL,
     limits::ALL,
     mbufs::ALL,
     pools::ALL,
@@ -115,7 +122,9 @@ const ALL: [&[(&str, Run)]; 15] = [
     routers::ALL,
     secure::ALL,
     settings::ALL,
+    signals::ALL,
     statistics::ALL,
+    sweep::ALL,
     threads::ALL,
 ];
 

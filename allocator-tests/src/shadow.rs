@@ -60,6 +60,8 @@ pub enum Fault {
     Books(u64, u64),
     /// `bursar::check()` found a broken invariant.
     Invariant(String),
+    /// A free changed `errno`, to this.
+    Errno(Layout, i32),
 }
 
 impl fmt::Display for Fault {
@@ -86,6 +88,7 @@ impl fmt::Display for Fault {
                 )
             }
             Self::Invariant(broken) => write!(f, "check(): {broken}"),
+            Self::Errno(layout, now) => write!(f, "a free of {layout:?} set errno to {now}"),
         }
     }
 }
@@ -160,7 +163,7 @@ impl<'a, A: GlobalAlloc + ?Sized> Shadow<'a, A> {
         Ok(true)
     }
 
-    /// Verifies and frees the block at `pick`.
+    /// Verifies and frees the block at `pick`, which must leave `errno` alone.
     ///
     /// # Errors
     /// What was wrong with its contents.
@@ -169,8 +172,10 @@ impl<'a, A: GlobalAlloc + ?Sized> Shadow<'a, A> {
         verified(&block)?;
         // SAFETY: the block came from this allocator with this layout, and
         // the shadow no longer holds it.
-        unsafe { self.heap.dealloc(block.address.as_ptr(), block.layout) };
-        Ok(())
+        let errno = keeping_errno(|| unsafe {
+            self.heap.dealloc(block.address.as_ptr(), block.layout);
+        });
+        errno.map_err(|now| Fault::Errno(block.layout, now))
     }
 
     /// Reallocates the block at `pick` to `size` bytes, verifies what was
@@ -250,6 +255,24 @@ impl<'a, A: GlobalAlloc + ?Sized> Shadow<'a, A> {
             pattern,
         }
     }
+}
+
+/// What no system call says.
+const ERRNO: i32 = 4_321;
+
+/// Whether `work` leaves `errno` alone.
+///
+/// # Errors
+/// What it is then.
+pub fn keeping_errno(work: impl FnOnce()) -> Result<(), i32> {
+    // SAFETY: every thread has its errno.
+    let now = unsafe {
+        let place = libc::__errno_location();
+        *place = ERRNO;
+        work();
+        *place
+    };
+    if now == ERRNO { Ok(()) } else { Err(now) }
 }
 
 fn aligned(address: NonNull<u8>, layout: Layout) -> Result<(), Fault> {

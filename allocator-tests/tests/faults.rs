@@ -2,6 +2,7 @@
 //! from some point on.
 
 use allocator_tests::process::Scenario;
+use allocator_tests::scenarios::scaled;
 
 /// Whether failures begin before the allocator's first call.
 const STAGES: [&str; 2] = ["fresh", "warm"];
@@ -84,4 +85,34 @@ fn what_cannot_be_purged_stays() {
         nulls("purge", MANY).iter().all(|&nulls| nulls == 0),
         "null without need"
     );
+}
+
+/// Sweeps over the calls of short runs, each case in a process of its own; `some` numbers of calls
+/// where that is the strongest, `few` of the others and without optimisation.
+fn sweep(rule: &str, stage: &str, density: &str) {
+    let density = if scaled(1, 0) == 1 { density } else { "few" };
+    let printed = Scenario::new(env!("CARGO_BIN_EXE_bare"), "fault_sweep")
+        .argument(rule)
+        .argument(stage)
+        .argument(density)
+        .succeed();
+    println!("{rule} {stage} {density}\n{printed}");
+}
+
+#[test]
+fn any_one_call_fails() {
+    sweep("nth", "fresh", "some");
+    sweep("nth", "warm", "few");
+}
+
+#[test]
+fn every_so_many_calls_fail() {
+    sweep("every", "fresh", "few");
+    sweep("every", "warm", "few");
+}
+
+#[test]
+fn calls_fail_from_one_on() {
+    sweep("from", "fresh", "few");
+    sweep("from", "warm", "few");
 }

@@ -4,7 +4,6 @@ use allocator_tests::process::Scenario;
 use nix::sys::resource::Resource::{self, RLIMIT_AS, RLIMIT_DATA};
 
 const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
 
 fn child(name: &str) -> Scenario {
     Scenario::new(env!("CARGO_BIN_EXE_child"), name)
@@ -20,36 +19,29 @@ fn exhaust(resource: Resource, limit: u64) {
         .succeed();
 }
 
-#[test]
-fn a_quarter_gib_of_address_space() {
-    exhaust(RLIMIT_AS, 256 * MIB);
+/// From 256 MiB to 64 GiB, each twice the one before.
+fn doubling() -> impl Iterator<Item = u64> {
+    (0..9).map(|power| (256 * MIB) << power)
 }
 
 #[test]
-fn one_gib_of_address_space() {
-    exhaust(RLIMIT_AS, GIB);
+fn address_space_from_a_quarter_gib_to_64_gib() {
+    doubling().for_each(|limit| exhaust(RLIMIT_AS, limit));
 }
 
 #[test]
-fn four_gib_of_address_space() {
-    child("work").limit(RLIMIT_AS, 4 * GIB).succeed();
-    exhaust(RLIMIT_AS, 4 * GIB);
-}
-
-#[test]
-fn sixty_four_gib_of_address_space() {
-    child("work").limit(RLIMIT_AS, 64 * GIB).succeed();
-}
-
-#[test]
-fn half_a_gib_of_data() {
-    exhaust(RLIMIT_DATA, 512 * MIB);
-}
-
-#[test]
-fn ordinary_work_in_half_a_gib_of_address_space() {
+fn ordinary_work_under_limits_on_address_space() {
     // Sixteen categories of up to 16 MiB in three threads, 150 blocks each.
-    child("work").limit(RLIMIT_AS, 2 * GIB).succeed();
+    for limit in doubling().skip(3) {
+        child("work").limit(RLIMIT_AS, limit).succeed();
+    }
+}
+
+#[test]
+fn data_from_a_quarter_gib_to_4_gib() {
+    for limit in doubling().take(5) {
+        exhaust(RLIMIT_DATA, limit);
+    }
 }
 
 #[test]
@@ -60,6 +52,13 @@ fn no_mapping_to_be_had() {
 #[test]
 fn memory_that_is_locked() {
     child("locked").succeed();
+}
+
+#[test]
+fn memory_of_which_a_user_may_lock_so_much() {
+    for limit in [64 * MIB, 256 * MIB] {
+        print!("{}", child("locked_limited").argument(limit).succeed());
+    }
 }
 
 #[test]

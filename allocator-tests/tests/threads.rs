@@ -1,6 +1,7 @@
 //! Threads and processes: who frees, who exits, who forks.
 
 use allocator_tests::process::Scenario;
+use allocator_tests::scenarios::scaled;
 
 fn child(name: &str) -> Scenario {
     Scenario::new(env!("CARGO_BIN_EXE_child"), name)
@@ -84,4 +85,27 @@ fn fork_in_a_handler_that_interrupts_the_allocator_returns() {
 #[test]
 fn fork_in_a_handler_that_interrupts_a_fork_returns() {
     child("fork_in_fork").succeed();
+}
+
+#[test]
+fn sixty_four_threads_and_their_handlers_fork() {
+    let printed = child("fork_storm")
+        .argument(scaled(300, 60))
+        .argument(5_000)
+        .argument(1)
+        .succeed();
+    print!("{printed}");
+}
+
+#[test]
+fn handlers_allocate_where_they_interrupt_other_code() {
+    let storm = |settings| {
+        let printed = Scenario::new(env!("CARGO_BIN_EXE_bare"), "signal_storm")
+            .argument(scaled(4, 2))
+            .settings(settings)
+            .succeed();
+        print!("{printed}");
+    };
+    storm("");
+    storm("background,decay_ms=1");
 }

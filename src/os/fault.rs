@@ -6,7 +6,7 @@
 pub enum Call {
     /// Reserving address space (`mmap`).
     Reserve,
-    /// Making reserved or guarded memory usable (`mprotect`, `madvise`, `fallocate`).
+    /// Making reserved memory usable (`mprotect`, `fallocate`).
     Commit,
     /// Giving pages back (`madvise`, `process_madvise`).
     Purge,

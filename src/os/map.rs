@@ -1,7 +1,7 @@
 //! Mappings: reserving address space, committing it, giving pages back, moving pages.
 
 pub(crate) use super::call::Refused;
-use super::call::attempt;
+use super::call::{attempt, surely};
 use super::fault::Call;
 use super::sync::{AtomicBool, Ordering::Relaxed};
 use core::ffi::c_void;
@@ -136,16 +136,17 @@ pub(crate) unsafe fn guard(address: usize, len: usize) -> Result<(), Refused> {
 pub(crate) unsafe fn unguard(address: usize, len: usize) -> Result<(), Refused> {
     let pages = address as *mut c_void;
     // SAFETY: the caller's promise.
-    let removed = done(Call::Commit, || unsafe {
-        libc::madvise(pages, len, MADV_GUARD_REMOVE)
+    let result = surely(|| unsafe {
+        let removed = libc::madvise(pages, len, MADV_GUARD_REMOVE);
+        match PROTECTED.load(Relaxed) {
+            true => libc::mprotect(pages, len, READ_WRITE),
+            false => removed,
+        }
     });
-    if PROTECTED.load(Relaxed) {
-        // SAFETY: as above.
-        return done(Call::Commit, || unsafe {
-            libc::mprotect(pages, len, READ_WRITE)
-        });
+    match result {
+        0 => Ok(()),
+        _ => Err(Refused(libc::ENOMEM)),
     }
-    removed
 }
 
 const MADV_GUARD_INSTALL: libc::c_int = 102;

@@ -1,7 +1,7 @@
 //! The `malloc` family under `LD_PRELOAD`, called by a program that knows nothing of bursar, and
 //! programs of the system.
 
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -54,6 +54,37 @@ fn succeeds_with(scenario: &str, settings: &str) -> String {
     said
 }
 
+/// With settings, and at most so much address space.
+#[track_caller]
+fn succeeds_within(scenario: &str, settings: &str, limit: Option<u64>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caller"));
+    command
+        .arg(scenario)
+        .env("LD_PRELOAD", library())
+        .env("BURSAR_CONF", settings);
+    if let Some(limit) = limit {
+        let limit = libc::rlimit {
+            rlim_cur: limit,
+            rlim_max: limit,
+        };
+        // SAFETY: a system call only between fork and exec.
+        unsafe {
+            command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_AS, &limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+    }
+    let output = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let title = format!("{scenario} with {settings:?} under {limit:?}");
+    assert!(
+        output.status.success(),
+        "{title}: {}: {said}",
+        output.status
+    );
+}
+
 #[test]
 fn blocks_are_what_was_asked_for() {
     succeeds("blocks");
@@ -81,6 +112,53 @@ fn figures_follow_what_is_alive() {
         said.contains("allocated") && said.contains("size class"),
         "{said}"
     );
+}
+
+/// Also with a decay that gives back what is freed at once, and with another thread doing that.
+#[test]
+fn errno_survives_whatever_a_free_does() {
+    for settings in ["", "decay_ms=0", "background,decay_ms=1"] {
+        succeeds_within("errno", settings, None);
+    }
+}
+
+#[test]
+fn errno_survives_what_the_kernel_refuses() {
+    for settings in ["", "decay_ms=0"] {
+        succeeds_within("errno_refused", settings, None);
+    }
+}
+
+/// From 256 MiB to 64 GiB, each twice the one before.
+#[test]
+fn limits_on_address_space_are_respected() {
+    for power in 0..9 {
+        let limit = Some((256 << 20) << power);
+        for scenario in ["blocks", "resizing", "alignment"] {
+            succeeds_within(scenario, "", limit);
+        }
+    }
+}
+
+/// Every access is watched; the functions are bursar's, not valgrind's.
+#[test]
+fn memcheck_finds_nothing() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        // Not captured with the output of tests that pass.
+        let _ = std::fs::write("/dev/stderr", "NOT CHECKED: valgrind is not installed\n");
+        return;
+    }
+    for scenario in ["edges", "errno"] {
+        let output = Command::new("timeout")
+            .args(["100", "valgrind", "--error-exitcode=99", "--quiet"])
+            .arg("--soname-synonyms=somalloc=nouserintercepts")
+            .args([env!("CARGO_BIN_EXE_caller"), scenario])
+            .env("LD_PRELOAD", library())
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {said}", output.status);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod blocks;
 mod contents;
 mod early;
+mod errno;
 mod family;
 mod operators;
 mod processes;
@@ -22,6 +23,8 @@ const SCENARIOS: [(&str, fn()); 22] = [
     ("figures", blocks::figures),
     ("operators", operators::operators),
     ("refused", operators::refused),
+    ("errno", errno::survives),
+    ("errno_refused", errno::survives_refusals),
     ("threads", processes::threads),
     ("forks", processes::forks),
     ("streams", processes::streams),
