@@ -105,7 +105,7 @@ impl Arguments {
 
 type Run = fn(&Host, &Arguments);
 
-const ALL: [&[(&str, Run)]; 19] = [
+const ALL: [&[(&str, Run)]; 20] = [
     account_faults::ALL,
     account_forks::ALL,
     accounts::ALL,

@@ -161,8 +161,7 @@ impl Drop for NoSignals {
         // SAFETY: as in `new`. Both signals are sent to the thread that writes, so those that came
         // meanwhile are its own.
         unsafe {
-            let take = || libc::sigtimedwait(&self.kept_back, null_mut(), &at_once);
-            while surely(take) > 0 {}
+            while surely(|| libc::sigtimedwait(&self.kept_back, null_mut(), &at_once)) > 0 {}
             libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, null_mut());
         }
     }
