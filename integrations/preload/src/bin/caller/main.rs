@@ -15,7 +15,7 @@ use std::ffi::CStr;
 #[global_allocator]
 static GLOBAL: std::alloc::System = std::alloc::System;
 
-const SCENARIOS: [(&str, fn()); 22] = [
+const SCENARIOS: [(&str, fn()); 24] = [
     ("blocks", blocks::blocks),
     ("edges", blocks::edges),
     ("resizing", blocks::resizing),
