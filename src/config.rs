@@ -4,7 +4,7 @@
 use crate::os::lock::{Guard, Lock};
 use crate::os::process::{self, Line, end_with, environment};
 use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use crate::pool::{Backing, PoolSpec, PoolSpecError, Router};
+use crate::pool::{Backing, PoolExcerpt, PoolSpec, PoolSpecError, Router};
 use core::fmt::{self, Write};
 
 /// The decay time where no setting says otherwise, in milliseconds.
@@ -231,26 +231,48 @@ fn number(value: &str, least: u64, most: u64) -> Option<u64> {
 }
 
 fn report(fault: Fault<'_>) {
+    message(fault).print();
+}
+
+/// The line that tells of a fault.
+fn message(fault: Fault<'_>) -> Line<512> {
     let mut line = Line::<512>::new();
     let _ = line.write_str("bursar: BURSAR_CONF: ");
     let _ = match fault {
         Fault::NotText => writeln!(line, "not UTF-8; ignored"),
         Fault::Value(key, value, kind) => {
+            let (value, expected) = (excerpt(value), kind.text());
             writeln!(
                 line,
-                "{key}={value}: expected {}; the default stands",
-                kind.text()
+                "{key}={value}: expected {expected}; the default stands"
             )
         }
         Fault::Key(key) => {
-            let _ = write!(line, "unknown key {key}; the keys are");
+            let _ = write!(line, "unknown key {}; the keys are", excerpt(key));
             KEYS.iter().enumerate().for_each(|(index, known)| {
                 let _ = write!(line, "{} {}", if index == 0 { "" } else { "," }, known.0);
             });
             writeln!(line)
         }
     };
-    line.print();
+    line
+}
+
+/// What the environment has, as far as a line takes it.
+fn excerpt(text: &str) -> PoolExcerpt {
+    PoolExcerpt::of(text.as_bytes(), 0, text.len())
+}
+
+/// What a text makes of settings; `told` is given the line that each fault in it would be reported
+/// by.
+#[cfg(feature = "check")]
+pub(crate) fn parsed(
+    text: &'static [u8],
+    mut settings: Settings,
+    mut told: impl FnMut(&str),
+) -> Settings {
+    parse(text, &mut settings, |fault| told(message(fault).text()));
+    settings
 }
 
 /// What the facade hands down: settings in code.
@@ -436,5 +458,18 @@ mod tests {
             parsed("stats_at_exit=text:").1,
             [Fault::Value("stats_at_exit", "text:", Kind::AtExit)]
         );
+    }
+
+    #[test]
+    fn a_fault_is_told_in_one_whole_line() {
+        let long = "x".repeat(5000);
+        let (long, value) = (long.clone().leak(), format!("decay_ms={long}").leak());
+        for text in ["two\nlines", "junk=a\u{1b}[2Jb", long, value] {
+            let (_, faults) = parsed(text);
+            let line = message(faults[0]);
+            assert!(line.text().ends_with('\n'), "{:?}", line.text());
+            let graphic = |byte: u8| matches!(byte, b' '..=b'~');
+            assert!(line.text().trim_end_matches('\n').bytes().all(graphic));
+        }
     }
 }

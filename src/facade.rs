@@ -178,6 +178,24 @@ impl Bursar {
         self
     }
 
+    /// These settings with a text over them as if `BURSAR_CONF` had it, for tests of its parser.
+    /// `told` is given the line that would be printed for each fault in it.
+    ///
+    /// ```
+    /// let mut lines = Vec::new();
+    /// let text = b"junk,decay_ms=soon";
+    /// let bursar = bursar::Bursar::new().with_conf(text, |line| lines.push(line.to_owned()));
+    /// assert_eq!(format!("{bursar:?}"), format!("{:?}", bursar::Bursar::new().junk(true)));
+    /// assert_eq!(lines.len(), 1);
+    /// ```
+    #[cfg(feature = "check")]
+    #[must_use]
+    pub fn with_conf(self, text: &'static [u8], told: impl FnMut(&str)) -> Self {
+        Bursar {
+            settings: config::parsed(text, self.settings, told),
+        }
+    }
+
     // Settings in code count until the first request has been served, which is one of these three.
 
     /// Has these settings count.

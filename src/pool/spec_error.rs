@@ -146,7 +146,7 @@ pub struct PoolExcerpt {
 }
 
 impl PoolExcerpt {
-    pub(super) const fn of(text: &[u8], start: usize, end: usize) -> PoolExcerpt {
+    pub(crate) const fn of(text: &[u8], start: usize, end: usize) -> PoolExcerpt {
         let mut excerpt = PoolExcerpt {
             bytes: [0; EXCERPT],
             kept: 0,
@@ -170,6 +170,14 @@ impl PoolExcerpt {
     /// Whether the value is longer than what is kept of it.
     pub const fn is_cut(&self) -> bool {
         self.kept < self.len
+    }
+}
+
+/// What is kept of the value, and dots if it is longer.
+impl fmt::Display for PoolExcerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rest = if self.is_cut() { ascii(CUT) } else { "" };
+        write!(f, "{}{rest}", self.as_str())
     }
 }
 
