@@ -133,7 +133,7 @@ impl Arena {
                 }
                 let before = run.look(run.remote.count() as i32, zeal.missed());
                 let became_idle = before < QUEUE_LOOKS && run.looks() >= QUEUE_LOOKS;
-                let drains = run.is_hollow(run.used() - run.remote.count());
+                let drains = run.is_hollow(run.alive_in_queue());
                 if zeal == Zeal::All || (zeal != Zeal::Unused && (became_idle || drains)) {
                     let before = run.available_bytes();
                     purged += (run.purge_waiting() + run.purge_unextended()) as u64;

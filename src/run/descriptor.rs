@@ -11,7 +11,7 @@ use crate::extent::descriptor::{Head, Kind};
 use crate::extent::fit::{self, Contents, Zeroing};
 use crate::extent::guard;
 use crate::os::process::page_size;
-use crate::os::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
 use crate::pool::{AllocFailure, Pool};
 use crate::units::{ClassIndex, OwnerTag, SLICE, Slices, SlotIndex};
@@ -63,7 +63,7 @@ pub(crate) struct Run {
     /// Units that are not extended read as zero.
     pub(super) zero: Cell<bool>,
     /// Pages of units that are not extended may be resident: the slices were in use before.
-    pub(super) stale: Cell<bool>,
+    pub(super) stale: AtomicBool,
     /// What the secure profile keeps of it; null elsewhere.
     marks: Cell<*const Marks>,
 }
@@ -127,7 +127,7 @@ pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
     seen: Cell::new(0),
     looks: Cell::new(0),
     zero: Cell::new(false),
-    stale: Cell::new(false),
+    stale: AtomicBool::new(false),
     marks: Cell::new(null()),
 });
 
@@ -258,7 +258,7 @@ impl Run {
         this.seen.set(super::watch::NEVER_SEEN);
         this.looks.set(0);
         this.zero.set(span.zero);
-        this.stale.set(!span.zero);
+        this.set_stale(!span.zero);
         this.marks.set(null());
         head.set_kind(Kind::Run);
         Ok(run)
@@ -417,17 +417,17 @@ impl Run {
 
     /// Whether pages of units that were never extended may be resident.
     pub(super) fn is_stale(&self) -> bool {
-        self.stale.get()
+        self.stale.load(Relaxed)
     }
 
     /// Says whether they may be.
     pub(super) fn set_stale(&self, stale: bool) {
-        self.stale.set(stale);
+        self.stale.store(stale, Relaxed);
     }
 
     /// Bytes that may be resident.
     pub(crate) fn resident(&self) -> usize {
-        match self.stale.get() {
+        match self.is_stale() {
             true => self.head.slices().bytes(),
             false => self.touched(),
         }

@@ -93,7 +93,18 @@ impl Run {
     /// # Safety
     /// The caller took the run from the queue.
     pub(crate) unsafe fn all_wait(&self) -> bool {
-        self.remote.count() == self.available() + self.withdrawn()
+        // SAFETY: the caller's promise.
+        unsafe { self.alive_in_queue() == 0 }
+    }
+
+    /// How many blocks of a run in the queue are alive. Its free list is empty, but its owner, who
+    /// may be freeing a block just now, finds that out by putting it there and taking it off again:
+    /// neither that list nor `surplus` is to be looked at.
+    ///
+    /// # Safety
+    /// The caller took the run from the queue.
+    pub(crate) unsafe fn alive_in_queue(&self) -> u32 {
+        self.available() + self.withdrawn() - self.remote.count()
     }
 
     /// Purges every unit whose available slots are all on a list.
