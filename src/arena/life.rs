@@ -271,10 +271,11 @@ pub(super) fn adopt_run(
         return None;
     }
     (0..ASK).find_map(|_| {
-        let asked = ASKED.load(Relaxed);
+        // Acquire pairs with the Release below: an arena that another thread came to is initialised.
+        let asked = ASKED.load(Ordering::Acquire);
         // SAFETY: arenas are never given up.
         let arena = unsafe { asked.as_ref() }.or_else(|| arenas().next())?;
-        ASKED.store(arena.older.load(Relaxed), Relaxed);
+        ASKED.store(arena.older.load(Relaxed), Ordering::Release);
         if !arena.try_hold() {
             return None;
         }
