@@ -56,6 +56,7 @@ pub mod blocks;
 pub mod cgroup;
 pub mod charges;
 pub mod flagged;
+pub mod fuzzing;
 pub mod memory;
 pub mod messages;
 pub mod pattern;

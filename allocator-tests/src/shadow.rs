@@ -149,6 +149,25 @@ impl<'a, A: GlobalAlloc + ?Sized> Shadow<'a, A> {
                 self.heap.alloc(layout)
             }
         };
+        // SAFETY: the allocator's answer.
+        unsafe { self.accept(pointer, layout, zeroed) }
+    }
+
+    /// Verifies a block that was got in another way, and fills it. `Ok(false)`
+    /// for null.
+    ///
+    /// # Errors
+    /// What is wrong with the block.
+    ///
+    /// # Safety
+    /// The pointer is null, or to a block of this layout that the shadow's
+    /// allocator can free, and that is given up to the shadow.
+    pub unsafe fn accept(
+        &mut self,
+        pointer: *mut u8,
+        layout: Layout,
+        zeroed: bool,
+    ) -> Result<bool, Fault> {
         let Some(address) = NonNull::new(pointer) else {
             return Ok(false);
         };
