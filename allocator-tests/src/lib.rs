@@ -36,6 +36,7 @@
 //! | `tests/streams.rs`, `tests/streams_tasks.rs` | streams: bounds, order, errors, weights, ends; under tokio and random schedules |
 //! | `tests/mbuf.rs` | message buffers: routing, the acceptance scenario, sizes at their edges |
 //! | `tests/mbuf_processes.rs` | message buffers between processes: passing on, limits, death at any moment, forged handles, memory that is scribbled over |
+//! | `tests/corpus.rs` | the inputs that fuzzing has kept, and random ones ([`fuzzing`]) |
 //! | `tests/statistics.rs` | `stats()`: the parts and the whole, and both against the truth |
 //!
 //! What must fork, run under a limit or be looked at from outside is a
@@ -46,6 +47,9 @@
 //! cargo run --release -p allocator-tests --bin stress -- --ops 100000000 --threads 4
 //! cargo run --release -p allocator-tests --bin accounts_stress -- --ops 10000000
 //! ```
+//!
+//! `soak` runs everything at once for minutes or hours, and `races` is for the
+//! thread sanitizer: see `docs/reliability.md`.
 //!
 //! Without optimisation all counts are smaller (see
 //! [`scaled`](scenarios::scaled)). `RUST_BACKTRACE=0` and `--nocapture` show the

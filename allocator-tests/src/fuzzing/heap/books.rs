@@ -196,6 +196,12 @@ impl Books {
         (may, must)
     }
 
+    /// How many bytes its own hard limit leaves a consumer.
+    pub(super) fn left(&self, account: usize) -> Option<u64> {
+        let one = &self.accounts[account];
+        one.hard.map(|hard| hard.saturating_sub(one.below))
+    }
+
     /// After a safe point there is pressure if there should be.
     pub(super) fn safe_point(&self, place: u8) -> Found {
         let Some((account, consumer)) = self.get(place) else {

@@ -150,7 +150,26 @@ impl Declared {
             };
             self.put(to, Some(held), books);
         }
-        same("what the budget has", self.budget.reserved(), self.total())
+        same("what the budget has", self.budget.reserved(), self.total())?;
+        self.look_at_edge(place)
+    }
+
+    /// What is left of the budget can be had, and not a byte more.
+    fn look_at_edge(&self, place: u8) -> Found {
+        let held = &self.places[usize::from(place) % PLACES];
+        let (Some(held), Some(limit)) = (held, self.limit) else {
+            return Ok(());
+        };
+        let left = limit.saturating_sub(self.total());
+        let more = held.reservation.try_grow(left + 1).is_ok();
+        same("whether a byte too many is admitted", more, false)?;
+        let all = held.reservation.try_grow(left).is_ok();
+        let fits = self.total() + left <= limit || left == 0;
+        same("whether what is left is admitted", all, fits)?;
+        if all {
+            held.reservation.shrink(left);
+        }
+        same("a reservation's size", held.reservation.size(), held.size)
     }
 
     pub(super) fn close_all(&mut self, books: &mut Books) {

@@ -75,7 +75,7 @@ impl World {
             Step::Transfer(pick, to) => self.transfer(pick, to),
             Step::Limit(place, soft, hard) => {
                 self.books.limit(place, soft, hard);
-                Ok(())
+                self.look_at_limit(place)
             }
             Step::Try(place, size, zeroed) => self.try_allocate(place, size, zeroed),
             Step::SafePoint(place) => self.books.safe_point(place),
@@ -215,6 +215,22 @@ impl World {
         }
         let is_large = layout.size() > 256 << 10;
         holds(!(must && is_large), || "beyond the hard limit".to_owned())
+    }
+
+    /// A block with a span of its own that is too large for a hard limit by a byte is refused.
+    fn look_at_limit(&mut self, place: u8) -> Found {
+        let Some((account, consumer)) = self.books.get(place) else {
+            return Ok(());
+        };
+        let consumer = consumer.clone();
+        let Some(left) = self.books.left(account) else {
+            return Ok(());
+        };
+        let size = Size((left as usize).max(256 << 10) + 1);
+        let block = consumer.try_run(|| request(self.heap, size.plain(), false));
+        holds(block.is_null(), || {
+            format!("{size:?} with {left} bytes left")
+        })
     }
 
     fn open_pool(&mut self, place: u8, size: Size, limit: Option<Size>) -> Found {
