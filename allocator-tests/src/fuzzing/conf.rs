@@ -10,17 +10,39 @@ struct Conf {
     /// `u64::MAX` for never.
     decay_ms: Option<u64>,
     region: Option<u64>,
+    at_exit: Option<AtExit>,
     switches: [Option<bool>; SWITCHES.len()],
 }
 
-const SWITCHES: [&str; 6] = [
-    "background",
-    "huge_pages",
-    "stats_at_exit",
-    "junk",
-    "secure",
-    "strict_pools",
-];
+/// What is told at exit: a form, and a file if it is not standard error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct AtExit {
+    form: &'static str,
+    file: Option<String>,
+}
+
+impl AtExit {
+    fn parse(value: &str) -> Option<AtExit> {
+        let (form, file) = match value.split_once(':') {
+            Some((form, file)) => (form, Some(file)),
+            None => (value, None),
+        };
+        let form = match (form, file) {
+            ("on" | "true" | "1", None) => "Text",
+            ("off" | "false" | "0", None) => "None",
+            ("text", _) => "Text",
+            ("json", _) => "Json",
+            _ => return None,
+        };
+        let fits = |file: &str| !file.is_empty() && file.len() < 4096;
+        file.is_none_or(fits).then(|| AtExit {
+            form,
+            file: file.map(str::to_owned),
+        })
+    }
+}
+
+const SWITCHES: [&str; 5] = ["background", "huge_pages", "junk", "secure", "strict_pools"];
 
 impl Conf {
     /// Takes one item of the text. False if there is something wrong with it.
@@ -42,6 +64,10 @@ impl Conf {
                 Ok(bytes @ 67_108_864..=1_099_511_627_776) => self.region = Some(bytes),
                 _ => return false,
             },
+            ("stats_at_exit", _) => match AtExit::parse(value) {
+                Some(at_exit) => self.at_exit = Some(at_exit),
+                None => return false,
+            },
             _ => return false,
         }
         true
@@ -59,7 +85,6 @@ impl Conf {
         let set: [fn(Bursar, bool) -> Bursar; SWITCHES.len()] = [
             Bursar::background,
             Bursar::huge_pages,
-            Bursar::stats_at_exit,
             Bursar::junk,
             Bursar::secure,
             Bursar::strict_pools,
@@ -70,6 +95,20 @@ impl Conf {
             }
         }
         bursar
+    }
+
+    /// How the settings that it makes are printed. Code cannot have a file told at exit.
+    fn printed(&self) -> String {
+        let printed = format!("{:?}", self.in_code());
+        let nothing = "AtExit { form: None, file: None }";
+        assert!(printed.contains(nothing), "{printed}");
+        match &self.at_exit {
+            Some(AtExit { form, file }) => printed.replace(
+                nothing,
+                &format!("AtExit {{ form: {form}, file: {file:?} }}"),
+            ),
+            None => printed,
+        }
     }
 
     /// As text, each setting once.
@@ -84,6 +123,14 @@ impl Conf {
         if let Some(bytes) = self.region {
             items.push(format!("region={bytes}"));
         }
+        if let Some(AtExit { form, file }) = &self.at_exit {
+            let form = match *form {
+                "None" => "off".to_owned(),
+                form => form.to_lowercase(),
+            };
+            let file = file.iter().map(|file| format!(":{file}"));
+            items.push(format!("stats_at_exit={form}{}", file.collect::<String>()));
+        }
         for (key, value) in SWITCHES.iter().zip(self.switches) {
             if let Some(value) = value {
                 items.push(format!("{key}={}", if value { "on" } else { "off" }));
@@ -95,6 +142,8 @@ impl Conf {
 
 /// The settings that a text makes, and how many faults were told of.
 fn told(text: &[u8]) -> (String, usize) {
+    // SAFETY: the settings, which keep the name of a file, are gone before the text is.
+    let text: &'static [u8] = unsafe { &*std::ptr::from_ref(text) };
     let mut faults = 0;
     let bursar = Bursar::new().with_conf(text, |line| {
         faults += 1;
@@ -129,7 +178,7 @@ pub fn run(text: &[u8]) {
         }
         Err(_) => faults = 1,
     }
-    let expected = format!("{:?}", conf.in_code());
+    let expected = conf.printed();
     assert_eq!(told(text), (expected.clone(), faults));
     assert_eq!(told(conf.text().as_bytes()), (expected, 0));
 }
