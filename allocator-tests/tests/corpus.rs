@@ -58,6 +58,29 @@ fn pool_spec() {
     each("pool_spec", 1_000, 100, pool_spec::run);
 }
 
+/// A budget and a limit, each of which is looked at to the byte.
+#[test]
+fn edges() {
+    use heap::{Change, Sequence, Size, Step};
+
+    let sequence = Sequence {
+        budget: Some(1_000),
+        departs_first: true,
+        steps: vec![
+            Step::Open(0, None),
+            Step::Register(0, 0),
+            Step::Reserve(0, Change::Grow(10)),
+            Step::Turn(1),
+            Step::Limit(0, None, Some(Size(1 << 20))),
+            Step::Try(0, Size(300_000), false),
+            Step::Limit(0, None, Some(Size(1 << 20))),
+            Step::SafePoint(0),
+            Step::Compare,
+        ],
+    };
+    alone(|| heap::run(&HEAP, &sequence)).unwrap_or_else(|what| panic!("{what}"));
+}
+
 #[test]
 fn heap() {
     let drawn = if cfg!(debug_assertions) { 20 } else { 200 };
