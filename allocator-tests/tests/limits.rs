@@ -55,13 +55,6 @@ fn memory_that_is_locked() {
 }
 
 #[test]
-fn memory_of_which_a_user_may_lock_so_much() {
-    for limit in [64 * MIB, 256 * MIB] {
-        print!("{}", child("locked_limited").argument(limit).succeed());
-    }
-}
-
-#[test]
 fn a_region_of_64_mib() {
     child("work").settings("region=67108864").succeed();
 }

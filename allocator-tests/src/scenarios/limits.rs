@@ -25,7 +25,6 @@ pub(super) const ALL: &[(&str, Run)] = &[
     ("work", ordinary_work),
     ("islands", islands),
     ("locked", locked),
-    ("locked_limited", locked_limited),
 ];
 
 const PAGE: usize = 4096;
@@ -235,33 +234,6 @@ fn check_amid(host: &Host, chain: &Chain) {
         let ours = books(chain.bytes / chain.layout.size() as u64 * each);
         assert_eq!(bursar::stats().allocated_bytes, ours, "bytes on the books");
     }
-}
-
-/// Under `mlockall` by a user who may lock so much and no more: what would be locked beyond that is
-/// null. Argument: the bytes.
-fn locked_limited(host: &Host, arguments: &Arguments) {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    use nix::unistd::{Uid, geteuid, setresuid};
-    // Who may not raise the limit has less.
-    let (_, allowed) = getrlimit(Resource::RLIMIT_MEMLOCK).expect("there is a limit");
-    let most = arguments.number(0).min(allowed);
-    let books = Vec::with_capacity(2 * MOST);
-    setrlimit(Resource::RLIMIT_MEMLOCK, most, most).expect("a limit can be lowered");
-    if geteuid().is_root() {
-        let nobody = Uid::from_raw(65_534);
-        setresuid(nobody, nobody, nobody).expect("root may become anybody");
-    }
-    mlockall(MlockAllFlags::MCL_FUTURE).expect("nothing is locked yet");
-    let books = steps_with(books, host.heap, 1, 2_000, false);
-    let sizes = [most as usize / 8, 1 << 20, 100 << 10, 10_000, 200];
-    let all = sizes.map(|size| Chain::fill(host.heap, size, u64::MAX));
-    let had: u64 = all.iter().map(|chain| chain.bytes).sum();
-    let reason = bursar::last_failure().expect("a reason for the null");
-    drop(all);
-    println!("{had} bytes of {most} were had, then: {reason}");
-    assert!(had >= most / 4, "only {had} bytes were had of {most}");
-    steps_with(books, host.heap, 2, 2_000, false);
-    host.check();
 }
 
 /// Under `mlockall`, advice to drop pages fails and the old bytes stay:
