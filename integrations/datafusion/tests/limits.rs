@@ -1,0 +1,179 @@
+//! A limit on real bytes of the process, measured as resident memory. A program of its own, since
+//! what other tests leave in caches would count.
+
+mod support;
+
+use bursar_datafusion::Options;
+use datafusion::arrow::array::{ArrayRef, AsArray};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::SessionContext;
+use futures::StreamExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use support::{accounted, accounts, alone, data, reported, rows, run, spilling};
+
+#[global_allocator]
+static GLOBAL: bursar::Bursar = bursar::Bursar::new();
+
+const MIB: u64 = 1 << 20;
+
+/// Anonymous memory of the process that is resident, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() << 10
+}
+
+/// The most that was resident while `work` ran.
+async fn peak_of<T>(work: impl Future<Output = T>) -> (u64, T) {
+    let (most, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let sampler = std::thread::spawn({
+        let (most, over) = (Arc::clone(&most), Arc::clone(&over));
+        move || {
+            while !over.load(Relaxed) {
+                most.fetch_max(resident(), Relaxed);
+                std::thread::sleep(Duration::from_micros(500));
+            }
+        }
+    });
+    let result = work.await;
+    over.store(true, Relaxed);
+    sampler.join().unwrap();
+    (most.load(Relaxed), result)
+}
+
+const SORT: &str = "SELECT l_orderkey, l_linenumber, l_comment, l_shipinstruct, l_extendedprice \
+                    FROM lineitem ORDER BY l_comment, l_orderkey, l_linenumber";
+
+/// Rows and a sum that depends on their order; they are not kept.
+async fn digest(session: &SessionContext, sql: &str) -> Result<(usize, u64, usize)> {
+    let plan = session.sql(sql).await?.create_physical_plan().await?;
+    let mut stream = execute_stream(Arc::clone(&plan), session.task_ctx())?;
+    let (mut count, mut sum) = (0, 0_u64);
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        let keys = batch.column(0).as_primitive::<datafusion::arrow::datatypes::Int64Type>();
+        for key in keys.values() {
+            count += 1;
+            sum = sum.wrapping_mul(31).wrapping_add(*key as u64);
+        }
+    }
+    Ok((count, sum, spills(plan.as_ref())))
+}
+
+fn spills(plan: &dyn ExecutionPlan) -> usize {
+    let own = plan.metrics().and_then(|metrics| metrics.spill_count());
+    let below = plan.children().into_iter().map(|child| spills(child.as_ref()));
+    own.unwrap_or(0) + below.sum::<usize>()
+}
+
+/// What can spill does, and the process stays below the limit and the slack.
+#[test]
+fn a_sort_spills_within_the_limit() {
+    alone(async {
+        data();
+        bursar::purge();
+        let free = accounted(spilling(), Options::new()).await;
+        let (unlimited, expected) = peak_of(digest(&free, SORT)).await;
+        let expected = expected.unwrap();
+        drop(free);
+        bursar::purge();
+        let (limit, slack) = (96 * MIB, 32 * MIB);
+        assert!(unlimited > limit + slack + 32 * MIB, "it takes only {unlimited} B");
+        let options = Options::new().process_limit(limit).process_slack(slack);
+        let session = accounted(spilling(), options).await;
+        for round in 0..3 {
+            let (peak, found) = peak_of(digest(&session, SORT)).await;
+            let found = found.unwrap();
+            assert_eq!((found.0, found.1), (expected.0, expected.1));
+            assert!(found.2 > 0, "nothing was spilled");
+            assert!(peak < limit + slack, "round {round}: {peak} B are resident");
+        }
+    });
+}
+
+/// A join that cannot spill fails alone: the query beside it ends as it should, and the process
+/// stays below the limit.
+#[test]
+fn what_cannot_spill_fails_alone() {
+    alone(async {
+        data();
+        bursar::purge();
+        let (limit, slack) = (96 * MIB, 32 * MIB);
+        let options = Options::new().process_limit(limit).process_slack(slack);
+        let mut config = support::config();
+        config.options_mut().optimizer.hash_join_single_partition_threshold = usize::MAX;
+        let session = accounted(config, options).await;
+        let small = "SELECT count(*), sum(o_totalprice) FROM orders";
+        let expected = rows(&session, small).await.unwrap();
+        let join = "SELECT count(*) FROM lineitem a JOIN lineitem b ON a.l_comment = b.l_comment \
+                    AND a.l_shipinstruct = b.l_shipinstruct AND a.l_orderkey < b.l_orderkey";
+        let beside = {
+            let session = session.clone();
+            tokio::spawn(async move {
+                let mut found = Vec::new();
+                for _ in 0..5 {
+                    found.push(rows(&session, small).await.unwrap());
+                }
+                found
+            })
+        };
+        let (peak, failed) = peak_of(run(&session, join)).await;
+        let error = failed.unwrap_err();
+        let is_exhausted = matches!(error.find_root(), DataFusionError::ResourcesExhausted(_));
+        assert!(is_exhausted, "{error}");
+        assert!(error.to_string().contains("the process-bytes budget of 96.0 MiB"), "{error}");
+        assert!(peak < limit + slack, "{peak} B are resident");
+        for found in beside.await.unwrap() {
+            assert_eq!(found, expected);
+        }
+        assert_eq!(accounts(&session).pool().budget().reserved(), 0);
+    });
+}
+
+/// What is declared by nobody is stopped at a poll boundary.
+#[test]
+fn what_is_not_declared_ends_at_a_poll() {
+    static HOARD: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+    let hoard = |arguments: &[ColumnarValue]| -> Result<ColumnarValue> {
+        let mut hoard = HOARD.lock().unwrap_or_else(PoisonError::into_inner);
+        hoard.push(vec![1; 4 << 20]);
+        let ColumnarValue::Array(values) = &arguments[0] else {
+            return Ok(arguments[0].clone());
+        };
+        Ok(ColumnarValue::Array(ArrayRef::clone(values)))
+    };
+    alone(async {
+        data();
+        bursar::purge();
+        let options = Options::new().process_limit(96 * MIB).process_slack(32 * MIB);
+        let session = accounted(support::config(), options).await;
+        let arguments = vec![DataType::Int64];
+        let hoard = create_udf(
+            "hoard",
+            arguments,
+            DataType::Int64,
+            Volatility::Volatile,
+            Arc::new(hoard),
+        );
+        session.register_udf(hoard);
+        let sql = "SELECT sum(hoard(l_orderkey)) FROM lineitem";
+        let (peak, failed) = peak_of(run(&session, sql)).await;
+        let report = reported(&accounts(&session), 1).await;
+        HOARD.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let error = failed.unwrap_err().to_string();
+        assert!(error.contains("more than any other, while the process holds"), "{error}");
+        // Four threads may each be in a poll when it is noticed.
+        assert!(peak < 128 * MIB + 4 * 5 * MIB, "{peak} B are resident");
+        assert!(report.live_bytes > 64 * MIB, "{report}");
+        let projected = report.nodes.iter().filter(|node| node.live_bytes > 64 * MIB);
+        assert_eq!(projected.count(), 1, "{report}");
+        // Once that is gone, the session goes on.
+        assert_eq!(rows(&session, "SELECT count(*) FROM region").await.unwrap(), ["5"]);
+    });
+}
