@@ -22,6 +22,20 @@ struct Tied {
 }
 
 impl Tied {
+    /// The budget for what an operator registers: it is asked on behalf of the partition. But not
+    /// for what an operator which spills needs to do so, which is to be admitted like requests of
+    /// those that cannot.
+    fn budget(&self, can_spill: bool, budget: &Arc<dyn Budget>) -> Arc<dyn Budget> {
+        let partition = &self.seat.consumer;
+        if partition.can_spill() && !can_spill {
+            return Arc::clone(budget);
+        }
+        Arc::new(OnBehalf {
+            holder: partition.clone().with_can_spill(can_spill),
+            budget: Arc::clone(budget),
+        })
+    }
+
     fn add(&self, bytes: u64) {
         self.query.nodes()[self.seat.node].declared.add(bytes);
         self.query.declared().add(bytes);
@@ -40,7 +54,7 @@ impl Entry {
         let consumer = above.child(df.name()).with_can_spill(df.can_spill());
         let tied = current_seat().map(|(seat, query)| Tied { seat, query });
         let budget = match &tied {
-            Some(tied) => OnBehalf::of(&tied.seat.consumer, df.can_spill(), budget),
+            Some(tied) => tied.budget(df.can_spill(), budget),
             None => Arc::clone(budget),
         };
         Entry {
@@ -128,15 +142,6 @@ struct OnBehalf {
 }
 
 impl OnBehalf {
-    fn of(holder: &Consumer, can_spill: bool, budget: &Arc<dyn Budget>) -> Arc<dyn Budget> {
-        let holder = holder.clone();
-        let can_spill = can_spill || holder.can_spill();
-        Arc::new(OnBehalf {
-            holder: holder.with_can_spill(can_spill),
-            budget: Arc::clone(budget),
-        })
-    }
-
     /// Consumers of one partition are told apart by their ids.
     fn claim(&self, claim: &Claim<'_>) -> Claim<'_> {
         Claim::new(&self.holder, claim.consumer().id(), claim.size())

@@ -21,8 +21,8 @@
 
 mod books;
 mod consumers;
-mod install;
 mod history;
+mod install;
 mod metrics;
 mod node;
 mod options;

@@ -1,7 +1,9 @@
 //! What `EXPLAIN ANALYZE` shows of a node's memory.
 
 use crate::books::Node;
-use datafusion::physical_plan::metrics::{Gauge, Metric, MetricCategory, MetricType, MetricValue, MetricsSet};
+use datafusion::physical_plan::metrics::{
+    Gauge, Metric, MetricCategory, MetricType, MetricValue, MetricsSet,
+};
 use std::borrow::Cow;
 use std::sync::Arc;
 

@@ -4,12 +4,15 @@ use crate::books::Query;
 use crate::metrics::with_memory;
 use crate::session::Session;
 use crate::stream::AccountedStream;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::Statistics;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::Statistics;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{Distribution, OrderingRequirements, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_expr::{
+    Distribution, OrderingRequirements, PhysicalExpr, PhysicalSortExpr,
+};
 use datafusion::physical_plan::execution_plan::{
     CardinalityEffect, InvariantLevel, ReplaceChildrenOptions,
 };
@@ -22,7 +25,6 @@ use datafusion::physical_plan::{
     ChildStats, DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements,
     PlanProperties, SortOrderPushdownResult, StatisticsArgs,
 };
-use datafusion::arrow::datatypes::SchemaRef;
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;

@@ -45,9 +45,10 @@ impl Options {
 
     /// Limits the bytes that the process really holds, declared or not.
     ///
-    /// Reservations are refused that would pass the limit, so operators that can spill do. What is
-    /// allocated without a reservation may pass it by the slack: beyond that the query that holds
-    /// most ends with [`ResourcesExhausted`](datafusion::error::DataFusionError::ResourcesExhausted)
+    /// Reservations are refused that would pass the limit, or half of it for operators that can
+    /// spill: they do so then, and need the other half for merging what they write. The first bytes
+    /// of each operator may take half of the slack. What is allocated without a reservation may
+    /// pass the limit by the slack: beyond that the query that holds most ends with [`ResourcesExhausted`](datafusion::error::DataFusionError::ResourcesExhausted)
     /// at its next poll, and others go on. Above the limit, pages that are free go back to the
     /// system at once.
     ///

@@ -15,9 +15,10 @@ use std::sync::Arc;
 ///
 /// Each consumer that DataFusion registers is a consumer of bursar, below that in whose scope the
 /// registering thread is: the node's of a plan that [`install`](crate::install) has wrapped. Of
-/// those, the budget sees each partition of a node as one consumer, which can spill if one of its
-/// operator's consumers can; so budgets that weigh real bytes compare what the operator declares
-/// with what it allocates.
+/// those, the budget sees each partition of a node as one consumer, so that budgets which weigh real
+/// bytes compare what the operator declares with what it allocates; it can spill if the operator
+/// registered one that can. What a spilling operator registers beside that as unspillable, for its
+/// merges, asks for itself.
 ///
 /// Growing asks the budget first and then raises the sizes; shrinking lowers the sizes first. No
 /// lock of the pool is held while the budget, or anything that it calls, runs. A refusal is a bare
@@ -94,7 +95,11 @@ pub(crate) fn is_ours(pool: &dyn MemoryPool) -> bool {
 }
 
 /// What DataFusion tells of a refusal, after which the budget's own words come.
-fn exhausted(reservation: &MemoryReservation, asked: usize, error: &BudgetError) -> DataFusionError {
+fn exhausted(
+    reservation: &MemoryReservation,
+    asked: usize,
+    error: &BudgetError,
+) -> DataFusionError {
     DataFusionError::ResourcesExhausted(format!(
         "Failed to allocate additional {} for {} with {} already allocated for this reservation: \
          {error}",

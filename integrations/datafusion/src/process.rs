@@ -4,11 +4,15 @@
 //! decoded, hash tables between two declarations. So the process is looked at as a whole:
 //!
 //! ```text
-//! used = max(pages in use + declared since they were counted, declared)
+//! used = allocated + declared since that was counted
 //! ```
-//! A request is admitted while `used` with it stays within the limit. Operators that can spill do
-//! so when they are refused. What is allocated without asking is bounded at poll boundaries: above
-//! the limit free pages are given back to the system at once, and above limit and slack the query
+//! Declarations that are never allocated, of which there are many, take no room for longer than it
+//! takes to look again; those that are allocated late are seen when they are.
+//!
+//! A request is admitted while `used` with it stays within the limit, or half of it for operators
+//! that can spill, which do so when they are refused. What is allocated
+//! without asking is bounded at poll boundaries, by resident pages: above the limit those that are
+//! free go back to the system at once, and where those in use are above limit and slack the query
 //! that holds most ends with an error.
 
 use crate::books::Query;
@@ -16,14 +20,17 @@ use crate::history::History;
 use bursar::{Books, Budget, Claim, Holdings, Policy, Room};
 use datafusion::common::human_readable_size;
 use std::cmp::Reverse;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Counting takes some dozen microseconds: a fiftieth of the time.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 /// How long one query may take to end before another is ended too.
 const BETWEEN_ENDS: Duration = Duration::from_millis(500);
+
+/// Who holds less than this part of the limit holds next to nothing.
+const BEGINNERS: u64 = 32;
 
 /// A budget of bytes that the process holds, declared or not.
 #[derive(Debug)]
@@ -34,7 +41,7 @@ pub(crate) struct ProcessBytes {
     begun: Instant,
     /// When to look next, in nanoseconds since the beginning. Whoever moves it looks.
     next_look: AtomicU64,
-    /// Pages in use when they were last counted, and what was declared then.
+    /// What was allocated when it was last counted, and what was declared then.
     used: AtomicU64,
     declared_then: AtomicU64,
     /// When another query may be ended.
@@ -71,10 +78,7 @@ impl ProcessBytes {
     fn is_turn(&self, next: &AtomicU64, pause: Duration) -> bool {
         let (now, due) = (self.now(), next.load(Relaxed));
         let then = now + pause.as_nanos() as u64;
-        now >= due
-            && next
-                .compare_exchange(due, then, Relaxed, Relaxed)
-                .is_ok()
+        now >= due && next.compare_exchange(due, then, Relaxed, Relaxed).is_ok()
     }
 
     /// Counts what the process holds if that was not done lately, and acts on it. Called before
@@ -88,7 +92,7 @@ impl ProcessBytes {
         let in_use = stats.resident_bytes.saturating_sub(stats.dirty_bytes);
         // Relaxed: each is a number of its own, and at most a millisecond old either way.
         self.declared_then.store(declared, Relaxed);
-        self.used.store(in_use, Relaxed);
+        self.used.store(stats.allocated_bytes, Relaxed);
         if stats.resident_bytes > self.limit && stats.dirty_bytes > 0 {
             self.purge();
         }
@@ -109,7 +113,8 @@ impl ProcessBytes {
         if !self.is_turn(&self.next_end, BETWEEN_ENDS) {
             return;
         }
-        let mut queries: Vec<(u64, Arc<Query>)> = self.history.alive().into_iter().map(held).collect();
+        let mut queries: Vec<(u64, Arc<Query>)> =
+            self.history.alive().into_iter().map(held).collect();
         queries.sort_by_key(|(live, query)| (Reverse(*live), query.id()));
         let largest = queries.iter().find(|(_, query)| !query.is_refused());
         if let Some((live, query)) = largest {
@@ -143,18 +148,21 @@ impl Policy for ProcessBytes {
         &self.books
     }
 
-    /// The last quarter of the limit is for who cannot spill, and for spillers that hold less than
-    /// half an equal share: one that takes all would leave the others nothing to work with.
+    /// Spilling takes memory itself: what is held is merged before it is written, by what operators
+    /// declare as unspillable. So who can spill is told to do so at half the limit. Half of the
+    /// slack is for who holds next to nothing: first batches, and the beginning of merges.
     fn room(&self, holdings: &Holdings<'_>, claim: &Claim<'_>) -> Room {
         let declared = holdings.reserved();
         let since = declared.saturating_sub(self.declared_then.load(Relaxed));
-        let used = self.used.load(Relaxed).saturating_add(since).max(declared);
+        let used = self.used.load(Relaxed).saturating_add(since);
         let own = holdings.of(claim.consumer());
-        let share = self.limit / holdings.active_spillable().max(1);
-        if own.can_spill && own.declared_bytes >= share / 2 {
-            Room::beside(used, self.limit - self.limit / 4)
+        let bound = if own.declared_bytes < self.limit / BEGINNERS {
+            self.limit.saturating_add(self.slack / 2)
+        } else if own.can_spill {
+            self.limit / 2
         } else {
-            Room::beside(used, self.limit)
-        }
+            self.limit
+        };
+        Room::beside(used, bound)
     }
 }

@@ -90,11 +90,21 @@ fn snapshot() -> Result<RecordBatch> {
     let consumers = bursar::consumers();
     let mut rows = Rows::default();
     for one in &consumers {
-        rows.add([Some(one.id), one.parent], &one.name, &one.usage, &Found::of(one.id));
+        rows.add(
+            [Some(one.id), one.parent],
+            &one.name,
+            &one.usage,
+            &Found::of(one.id),
+        );
         rows.flag([one.can_spill, one.departed]);
     }
     let nobody = Found::default();
-    rows.add([None, None], "(unattributed)", consumers.unattributed(), &nobody);
+    rows.add(
+        [None, None],
+        "(unattributed)",
+        consumers.unattributed(),
+        &nobody,
+    );
     rows.flag([false, false]);
     rows.finish()
 }

@@ -55,7 +55,10 @@ fn cpu_time() -> Result<Duration, Box<dyn Error>> {
     }
     // SAFETY: it did not fail.
     let now = unsafe { now.assume_init() };
-    Ok(Duration::new(u64::try_from(now.tv_sec)?, u32::try_from(now.tv_nsec)?))
+    Ok(Duration::new(
+        u64::try_from(now.tv_sec)?,
+        u32::try_from(now.tv_nsec)?,
+    ))
 }
 
 fn most_resident() -> Result<u64, Box<dyn Error>> {

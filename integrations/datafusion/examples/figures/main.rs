@@ -89,12 +89,17 @@ fn spread(mut values: Vec<f64>) -> [f64; 3] {
 }
 
 fn print(runs: &[Vec<Run>; 2]) {
-    println!("{:<16}{:>28}{:>28}{:>28}", "", "bursar, accounts", "mimalloc, none", "ratio");
+    println!(
+        "{:<16}{:>28}{:>28}{:>28}",
+        "", "bursar, accounts", "mimalloc, none", "ratio"
+    );
     row("wall, s", runs, |run| run.wall.iter().sum());
     row("CPU, s", runs, |run| run.cpu.iter().sum());
     row("peak, MiB", runs, |run| run.resident);
     for query in 0..QUERIES {
-        row(&format!("Q{} wall, s", query + 1), runs, |run| run.wall[query]);
+        row(&format!("Q{} wall, s", query + 1), runs, |run| {
+            run.wall[query]
+        });
     }
 }
 
@@ -105,7 +110,10 @@ fn row(name: &str, [bursar, mimalloc]: &[Vec<Run>; 2], figure: impl Fn(&Run) -> 
     print!("{name:<16}");
     for values in [ours.clone(), theirs.clone(), ratios.collect()] {
         let [median, least, greatest] = spread(values);
-        print!("{:>28}", format!("{median:.3} ({least:.3} to {greatest:.3})"));
+        print!(
+            "{:>28}",
+            format!("{median:.3} ({least:.3} to {greatest:.3})")
+        );
     }
     println!();
 }

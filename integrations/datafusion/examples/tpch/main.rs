@@ -105,7 +105,9 @@ async fn run_all(
         drop(result);
         told.push(format!("Q{number}, {took:.1?}: {how}"));
         told.push(last_report(accounts, number).await);
-        bar.set_message(human_readable_size(bursar::stats().allocated_bytes as usize));
+        bar.set_message(human_readable_size(
+            bursar::stats().allocated_bytes as usize,
+        ));
         bar.set_position(number as u64);
     }
     bar.finish_and_clear();

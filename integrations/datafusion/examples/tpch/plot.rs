@@ -26,7 +26,9 @@ const COLOURS: [RGBColor; 7] = [
 /// Writes the plot.
 pub fn write(path: &Path, samples: &[Sample]) -> Result<(), Cause> {
     let operators = largest(samples);
-    let most = samples.iter().flat_map(|sample| sample.bytes.values().flatten());
+    let most = samples
+        .iter()
+        .flat_map(|sample| sample.bytes.values().flatten());
     let most = mib(most.copied().max().unwrap_or(0).max(1 << 20)) * 1.05;
     let seconds = samples.last().map_or(0.0, |sample| sample.at.as_secs_f64());
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
@@ -52,7 +54,10 @@ fn largest(samples: &[Sample]) -> Vec<&str> {
     let mut operators: Vec<_> = peaks.into_iter().collect();
     operators.sort_by_key(|&(operator, peak)| (Reverse(peak), operator));
     operators.truncate(COLOURS.len());
-    operators.into_iter().map(|(operator, _)| operator).collect()
+    operators
+        .into_iter()
+        .map(|(operator, _)| operator)
+        .collect()
 }
 
 fn draw(
@@ -76,7 +81,9 @@ fn draw(
         .draw()?;
     for (operator, colour) in operators.iter().zip(COLOURS) {
         let points = samples.chunks(samples.len() / POINTS + 1).map(|chunk| {
-            let bytes = chunk.iter().filter_map(|sample| sample.bytes.get(*operator));
+            let bytes = chunk
+                .iter()
+                .filter_map(|sample| sample.bytes.get(*operator));
             let highest = bytes.map(|bytes| bytes[panel]).max().unwrap_or(0);
             (chunk[0].at.as_secs_f64(), mib(highest))
         });

@@ -1,6 +1,8 @@
 //! All 22 queries give the results of plain DataFusion.
 
-use crate::support::{accounted, accounts, alone, assert_same, config, plain, rows, spilling};
+use crate::support::{
+    accounted, accounts, alone, assert_same, config, plain, rows, spilling, until,
+};
 use bursar::Fair;
 use bursar_datafusion::Options;
 use bursar_tpch::{QUERIES, query};
@@ -62,7 +64,7 @@ fn compare(joined: Option<Joined>, expected: &[Vec<String>]) {
 fn under_a_tight_limit() {
     alone(async {
         let expected = all(&plain(spilling()).await).await;
-        let budget = Arc::new(Fair::new(10 << 20));
+        let budget = Arc::new(Fair::new(16 << 20));
         let session = accounted(spilling(), Options::new().budget(budget)).await;
         let accounts = accounts(&session);
         let (mut succeeded, mut spilled) = (0, 0);
@@ -80,9 +82,14 @@ fn under_a_tight_limit() {
             }
             spilled += usize::from(spills(plan.as_ref()) > 0);
             drop(plan);
-            assert_eq!(accounts.pool().budget().reserved(), 0, "query {number}");
+            let budget = accounts.pool().budget();
+            until("all is given back", || budget.reserved() == 0).await;
         }
-        assert!(succeeded >= QUERIES / 2, "only {succeeded} queries succeeded");
+        println!("{succeeded} queries succeeded, {spilled} spilled");
+        assert!(
+            succeeded >= QUERIES / 2,
+            "only {succeeded} queries succeeded"
+        );
         assert!(spilled >= 3, "only {spilled} queries spilled");
     });
 }
@@ -94,6 +101,9 @@ fn assert_exhausted(number: usize, error: &DataFusionError) {
 
 fn spills(plan: &dyn datafusion::physical_plan::ExecutionPlan) -> usize {
     let own = plan.metrics().and_then(|metrics| metrics.spill_count());
-    let below = plan.children().into_iter().map(|child| spills(child.as_ref()));
+    let below = plan
+        .children()
+        .into_iter()
+        .map(|child| spills(child.as_ref()));
     own.unwrap_or(0) + below.sum::<usize>()
 }

@@ -24,7 +24,10 @@ fn a_thousand_queries_do_not_grow() {
                 let held = bursar::stats().allocated_bytes;
                 let consumers = bursar::consumers().iter().count();
                 let (first_held, first_consumers) = *after_warming.get_or_insert((held, consumers));
-                assert!(held < first_held + (256 << 10), "{first_held} B, then {held} B");
+                assert!(
+                    held < first_held + (256 << 10),
+                    "{first_held} B, then {held} B"
+                );
                 assert!(
                     consumers <= first_consumers + 8,
                     "{first_consumers} consumers, then {consumers}"

@@ -355,7 +355,10 @@ fn a_pool_says_what_it_is() {
     };
     let (name, text, limit) = shown(Arc::new(Greedy::new(2048)));
     assert_eq!(name, "bursar");
-    assert_eq!(text, "bursar(budget: greedy, used: 0.0 B, pool_size: 2.0 KB)");
+    assert_eq!(
+        text,
+        "bursar(budget: greedy, used: 0.0 B, pool_size: 2.0 KB)"
+    );
     assert_eq!(limit, Some(2048));
     let (_, text, limit) = shown(Arc::new(Unbounded::new()));
     assert_eq!(text, "bursar(budget: unbounded, used: 0.0 B)");

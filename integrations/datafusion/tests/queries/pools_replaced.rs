@@ -20,7 +20,12 @@ fn it_is_told() {
         let report = reported(&accounts, before + 1).await;
         let pool = report.other_pool.clone().unwrap();
         assert!(pool.contains("greedy"), "{pool}");
-        assert!(report.to_string().contains("the memory pool was replaced by"), "{report}");
+        assert!(
+            report
+                .to_string()
+                .contains("the memory pool was replaced by"),
+            "{report}"
+        );
         assert!(report.peak_real_bytes > 0, "{report}");
     });
 }
@@ -32,7 +37,10 @@ fn it_is_refused() {
         run(&session, SQL).await.unwrap();
         session.sql(SET).await.unwrap();
         let error = run(&session, SQL).await.unwrap_err();
-        assert!(matches!(error.find_root(), DataFusionError::Configuration(_)), "{error}");
+        assert!(
+            matches!(error.find_root(), DataFusionError::Configuration(_)),
+            "{error}"
+        );
     });
 }
 
@@ -41,7 +49,12 @@ fn it_is_refused() {
 fn other_settings_keep_it() {
     alone(async {
         let session = empty(config(), Options::new().other_pool(OtherPool::Refuse));
-        run(&session, "SET datafusion.runtime.metadata_cache_limit = '10M'").await.unwrap();
+        run(
+            &session,
+            "SET datafusion.runtime.metadata_cache_limit = '10M'",
+        )
+        .await
+        .unwrap();
         run(&session, SQL).await.unwrap();
     });
 }

@@ -1,6 +1,8 @@
 //! Plans that are changed after they were wrapped, and those that change themselves.
 
-use crate::support::{accounted, accounts, alone, assert_same, config, empty, plain, reported, rows};
+use crate::support::{
+    accounted, accounts, alone, assert_same, config, empty, plain, reported, rows,
+};
 use bursar_datafusion::{Options, report};
 use bursar_tpch::{QUERIES, query};
 use datafusion::config::ConfigOptions;
@@ -27,7 +29,10 @@ const SHAPES: [(&str, &str); 12] = [
          UNION ALL SELECT n.n_nationkey, up.depth + 1 FROM up JOIN nation n \
          ON n.n_regionkey = up.k WHERE up.depth < 3) SELECT depth, count(*) FROM up GROUP BY depth",
     ),
-    ("limit", "SELECT * FROM (SELECT r_regionkey FROM region ORDER BY 1 LIMIT 3) LIMIT 2"),
+    (
+        "limit",
+        "SELECT * FROM (SELECT r_regionkey FROM region ORDER BY 1 LIMIT 3) LIMIT 2",
+    ),
     (
         "top k with a dynamic filter",
         "SELECT l_orderkey, l_linenumber, l_extendedprice FROM lineitem \
@@ -42,8 +47,14 @@ const SHAPES: [(&str, &str); 12] = [
         "window",
         "SELECT n_name, rank() OVER (PARTITION BY n_regionkey ORDER BY n_name) FROM nation",
     ),
-    ("union", "SELECT n_name FROM nation UNION SELECT r_name FROM region"),
-    ("cross join", "SELECT count(*) FROM nation, region, nation AS other"),
+    (
+        "union",
+        "SELECT n_name FROM nation UNION SELECT r_name FROM region",
+    ),
+    (
+        "cross join",
+        "SELECT count(*) FROM nation, region, nation AS other",
+    ),
     (
         "full join",
         "SELECT count(*) FROM (SELECT * FROM nation WHERE n_nationkey < 9) a FULL JOIN \
@@ -53,7 +64,10 @@ const SHAPES: [(&str, &str); 12] = [
         "a subquery of one value",
         "SELECT count(*) FROM orders WHERE o_totalprice > (SELECT avg(o_totalprice) FROM orders)",
     ),
-    ("values", "SELECT * FROM (VALUES (1, 'a'), (2, 'b')) AS t (x, y) WHERE x > 1"),
+    (
+        "values",
+        "SELECT * FROM (VALUES (1, 'a'), (2, 'b')) AS t (x, y) WHERE x > 1",
+    ),
     ("nothing", "SELECT n_name FROM nation WHERE 1 = 0"),
 ];
 
@@ -93,10 +107,18 @@ fn rules_see_through_the_wrappers() {
         for number in 1..=QUERIES {
             let expected = planned(&plain, &query(number)).await;
             let wrapped = planned(&accounted, &query(number)).await;
-            assert_eq!(text(wrapped.as_ref()), text(expected.as_ref()), "query {number}");
+            assert_eq!(
+                text(wrapped.as_ref()),
+                text(expected.as_ref()),
+                "query {number}"
+            );
             let options = accounted.state().config_options().clone();
             let again = (optimized(expected, &options), optimized(wrapped, &options));
-            assert_eq!(text(again.1.as_ref()), text(again.0.as_ref()), "query {number}");
+            assert_eq!(
+                text(again.1.as_ref()),
+                text(again.0.as_ref()),
+                "query {number}"
+            );
             if number % 4 == 0 {
                 let expected = results(&plain, again.0).await;
                 assert_same(&results(&accounted, again.1).await, &expected, number);
@@ -113,7 +135,8 @@ fn optimized(plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Arc<dyn E
     })
 }
 
-const SORTED: &str = "SELECT o_orderkey, o_totalprice * 2 FROM orders ORDER BY o_totalprice, o_orderkey";
+const SORTED: &str =
+    "SELECT o_orderkey, o_totalprice * 2 FROM orders ORDER BY o_totalprice, o_orderkey";
 
 /// Children that are replaced, state that is reset: the plan runs again and is still accounted.
 #[test]
@@ -124,7 +147,9 @@ fn plans_that_are_rebuilt_stay_wrapped() {
         let expected = results(&session, Arc::clone(&plan)).await;
         let children = plan.children().into_iter().cloned().collect();
         let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-        let replaced = Arc::clone(&plan).replace_children(children, options).unwrap();
+        let replaced = Arc::clone(&plan)
+            .replace_children(children, options)
+            .unwrap();
         let children = plan.children().into_iter().cloned().collect();
         #[allow(deprecated, reason = "older code calls it")]
         let renewed = Arc::clone(&plan).with_new_children(children).unwrap();
@@ -171,7 +196,9 @@ fn named(plan: &Arc<dyn ExecutionPlan>, name: &str) -> Option<Arc<dyn ExecutionP
     if plan.name() == name {
         return Some(Arc::clone(plan));
     }
-    plan.children().into_iter().find_map(|child| named(child, name))
+    plan.children()
+        .into_iter()
+        .find_map(|child| named(child, name))
 }
 
 #[test]
@@ -192,7 +219,11 @@ fn a_plan_that_is_kept_is_one_query() {
     alone(async {
         let session = empty(config(), Options::new());
         let accounts = accounts(&session);
-        let plan = planned(&session, "SELECT value FROM range(10000) ORDER BY value DESC").await;
+        let plan = planned(
+            &session,
+            "SELECT value FROM range(10000) ORDER BY value DESC",
+        )
+        .await;
         results(&session, Arc::clone(&plan)).await;
         results(&session, Arc::clone(&plan)).await;
         assert!(accounts.reports().is_empty());

@@ -15,7 +15,11 @@ fn explain_is_the_same() {
         for number in [2, 9, 21] {
             let sql = format!("EXPLAIN {}", query(number));
             let expected = rows(&plain, &sql).await.unwrap();
-            assert_eq!(rows(&accounted, &sql).await.unwrap(), expected, "query {number}");
+            assert_eq!(
+                rows(&accounted, &sql).await.unwrap(),
+                expected,
+                "query {number}"
+            );
         }
         // A plan that is only explained is no query to report.
         assert!(accounts(&accounted).reports().is_empty());
@@ -40,12 +44,18 @@ fn explain_analyze_has_bytes_by_node() {
             assert!(!line.contains(" peak_bytes=0"), "{line}");
         }
         assert!(line("SortExec").contains("MB"), "{shown}");
-        assert!(line("DataSourceExec").contains("peak_declared_bytes=0.0 B"), "{shown}");
+        assert!(
+            line("DataSourceExec").contains("peak_declared_bytes=0.0 B"),
+            "{shown}"
+        );
     });
 }
 
 fn number(batches: &[RecordBatch], column: usize) -> u64 {
-    batches[0].column(column).as_primitive::<UInt64Type>().value(0)
+    batches[0]
+        .column(column)
+        .as_primitive::<UInt64Type>()
+        .value(0)
 }
 
 /// Its rows sum up to what the allocator has given out, and the operators of a query that runs
@@ -54,7 +64,10 @@ fn number(batches: &[RecordBatch], column: usize) -> u64 {
 fn memory_is_a_table() {
     alone(async {
         let session = accounted(config(), Options::new()).await;
-        let frame = session.sql("SELECT * FROM lineitem ORDER BY l_comment").await.unwrap();
+        let frame = session
+            .sql("SELECT * FROM lineitem ORDER BY l_comment")
+            .await
+            .unwrap();
         let mut stream = frame.execute_stream().await.unwrap();
         let first = stream.next().await.unwrap().unwrap();
         let running = accounts(&session).running()[0].query;
@@ -83,10 +96,19 @@ fn memory_is_a_table() {
 fn memory_takes_no_arguments_and_is_there_without_tables() {
     alone(async {
         let session = empty(config(), Options::new());
-        let found = rows(&session, "SELECT consumer FROM bursar_memory()").await.unwrap();
-        assert!(found.iter().any(|name| name == "(unattributed)"), "{found:?}");
+        let found = rows(&session, "SELECT consumer FROM bursar_memory()")
+            .await
+            .unwrap();
+        assert!(
+            found.iter().any(|name| name == "(unattributed)"),
+            "{found:?}"
+        );
         assert!(found.iter().any(|name| name == "datafusion"), "{found:?}");
-        assert!(run(&session, "SELECT * FROM bursar_memory(1)").await.is_err());
+        assert!(
+            run(&session, "SELECT * FROM bursar_memory(1)")
+                .await
+                .is_err()
+        );
     });
 }
 
@@ -102,8 +124,17 @@ fn a_report_is_a_table_too() {
         for title in ["declared", "real", "difference", "left"] {
             assert!(head.contains(title), "{text}");
         }
-        assert!(lines.next().unwrap().starts_with("  SortPreservingMergeExec (0)"), "{text}");
-        assert!(lines.next().unwrap().starts_with("    ProjectionExec (1)"), "{text}");
+        assert!(
+            lines
+                .next()
+                .unwrap()
+                .starts_with("  SortPreservingMergeExec (0)"),
+            "{text}"
+        );
+        assert!(
+            lines.next().unwrap().starts_with("    ProjectionExec (1)"),
+            "{text}"
+        );
         assert!(text.contains("AggregateExec"), "{text}");
         assert!(lines.last().unwrap().starts_with("  all at once"), "{text}");
     });

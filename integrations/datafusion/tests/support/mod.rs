@@ -30,12 +30,18 @@ pub fn alone<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(test)
 }
 
-/// The tables at scale factor 0.1, which are made when they are first asked for.
+/// The tables at scale factor 0.1, or what the test program asks for first. They are made when they
+/// are not there.
 pub fn data() -> PathBuf {
+    data_at(0.1)
+}
+
+/// The tables at a scale factor, of which there is one for each test program.
+pub fn data_at(scale: f64) -> PathBuf {
     static DATA: OnceLock<PathBuf> = OnceLock::new();
     let data = DATA.get_or_init(|| {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpch-0.1");
-        bursar_tpch::generate(&folder, 0.1, |_, _| ()).unwrap();
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("tpch-{scale}"));
+        bursar_tpch::generate(&folder, scale, |_, _| ()).unwrap();
         folder
     });
     data.clone()

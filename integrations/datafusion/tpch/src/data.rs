@@ -146,7 +146,9 @@ fn schema(table: &str) -> SchemaRef {
         "orders" => csv::OrderCsv::header(),
         _ => csv::LineItemCsv::header(),
     };
-    let fields = header.split(',').map(|name| Field::new(name, kind(name), false));
+    let fields = header
+        .split(',')
+        .map(|name| Field::new(name, kind(name), false));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
