@@ -6,12 +6,13 @@ use crate::options::{Admission, Options};
 use crate::pool::BursarMemoryPool;
 use crate::process::ProcessBytes;
 use crate::report::QueryReport;
-use crate::rule::AccountRule;
+use crate::rule::{AccountRule, wrapped};
 use crate::session::Session;
 use crate::spawn::{Spawned, trace};
 use crate::table::{MemoryFunction, NAME};
 use bursar::{Consumer, Unbounded};
 use datafusion::catalog::TableFunction;
+use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -52,15 +53,15 @@ pub fn install(mut builder: SessionStateBuilder, options: Options) -> SessionSta
     let history = History::new(options.keep.unwrap_or(KEPT), options.on_report);
     let (pool, process) = pool(&history, options.admission);
     let runtime = with_pool(builder.runtime_env().take(), &pool);
-    let accounts = Accounts {
-        history: Arc::clone(&history),
-        pool,
-        spawned: trace(options.tracer),
-    };
-    let session = Session {
+    let session = Arc::new(Session {
         history,
         process,
         other_pool: options.other_pool,
+    });
+    let accounts = Accounts {
+        session: Arc::clone(&session),
+        pool,
+        spawned: trace(options.tracer),
     };
     let function = Arc::new(TableFunction::new(NAME.into(), Arc::new(MemoryFunction)));
     let functions = builder.table_functions().get_or_insert_default();
@@ -69,7 +70,7 @@ pub fn install(mut builder: SessionStateBuilder, options: Options) -> SessionSta
     builder
         .with_config(config.with_extension(Arc::new(accounts)))
         .with_runtime_env(runtime)
-        .with_physical_optimizer_rule(Arc::new(AccountRule::new(Arc::new(session))))
+        .with_physical_optimizer_rule(Arc::new(AccountRule::new(session)))
 }
 
 type MaybeProcess = Option<Arc<ProcessBytes>>;
@@ -108,7 +109,7 @@ fn with_pool(runtime: Option<Arc<RuntimeEnv>>, pool: &Arc<BursarMemoryPool>) -> 
 
 /// What is known of the queries of an installation.
 pub struct Accounts {
-    history: Arc<History>,
+    session: Arc<Session>,
     pool: Arc<BursarMemoryPool>,
     spawned: Spawned,
 }
@@ -126,9 +127,18 @@ impl Accounts {
         state.config().get_extension()
     }
 
+    /// A plan that was not made by a session of this installation, such as one that came from
+    /// elsewhere, with its nodes wrapped as if it had been. Run it with a pool of this installation.
+    ///
+    /// # Errors
+    /// If a node refuses its own children.
+    pub fn wrap(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        wrapped(plan, &self.session)
+    }
+
     /// The consumer above all that the queries of this installation hold.
     pub fn consumer(&self) -> &Consumer {
-        self.history.root()
+        self.session.history.root()
     }
 
     /// The memory pool.
@@ -144,14 +154,14 @@ impl Accounts {
     /// Queries that were executed and are not over, as they are now, in the order of their
     /// beginning.
     pub fn running(&self) -> Vec<QueryReport> {
-        let alive = self.history.alive();
+        let alive = self.session.history.alive();
         let ran = alive.iter().filter(|query| query.ran());
         ran.map(|query| QueryReport::of(query)).collect()
     }
 
     /// The last queries that are over, the latest last.
     pub fn reports(&self) -> Vec<Arc<QueryReport>> {
-        self.history.reports()
+        self.session.history.reports()
     }
 }
 

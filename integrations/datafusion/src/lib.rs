@@ -40,5 +40,6 @@ pub use install::{Accounts, install, report};
 pub use options::Options;
 pub use pool::BursarMemoryPool;
 pub use report::{NodeReport, QueryReport};
+pub use rule::unwrap;
 pub use session::OtherPool;
 pub use spawn::Spawned;

@@ -28,15 +28,7 @@ impl PhysicalOptimizerRule for AccountRule {
         plan: Arc<dyn ExecutionPlan>,
         _config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut found = Vec::new();
-        find(&plan, None, &mut found);
-        let query = Query::new(found, &self.session.history);
-        let mut next = 0;
-        wrap(plan, &mut next, &|node| Books {
-            node,
-            session: Arc::clone(&self.session),
-            query: Arc::clone(&query),
-        })
+        wrapped(plan, &self.session)
     }
 
     fn name(&self) -> &str {
@@ -46,6 +38,37 @@ impl PhysicalOptimizerRule for AccountRule {
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+/// A plan whose nodes have books of their own, as one query.
+pub(crate) fn wrapped(
+    plan: Arc<dyn ExecutionPlan>,
+    session: &Arc<Session>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let mut found = Vec::new();
+    find(&plan, None, &mut found);
+    let query = Query::new(found, &session.history);
+    let mut next = 0;
+    let books = |node| Books {
+        node,
+        session: Arc::clone(session),
+        query: Arc::clone(&query),
+    };
+    rebuild(
+        plan,
+        &mut |plan, node| AccountedExec::wrap(plan, books(node)),
+        &mut next,
+    )
+}
+
+/// The plan without the wrappers that [`install`](crate::install) or
+/// [`Accounts::wrap`](crate::Accounts::wrap) put around its nodes: to be sent elsewhere, by codecs
+/// that know DataFusion's own nodes.
+///
+/// # Errors
+/// If a node refuses its own children.
+pub fn unwrap(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    rebuild(plan, &mut |plan, _| plan, &mut 0)
 }
 
 /// Lists the nodes of a plan, each before its inputs.
@@ -60,22 +83,23 @@ fn find(plan: &Arc<dyn ExecutionPlan>, parent: Option<usize>, found: &mut Vec<Fo
     }
 }
 
-/// Wraps the nodes of a plan in the order in which they were found. What was wrapped before, for
-/// another query, is unwrapped first.
-fn wrap(
+/// Rebuilds a plan of what `made` makes of each node, which it is given unwrapped and with its
+/// number, in the order in which nodes are found.
+fn rebuild(
     plan: Arc<dyn ExecutionPlan>,
+    made: &mut dyn FnMut(Arc<dyn ExecutionPlan>, usize) -> Arc<dyn ExecutionPlan>,
     next: &mut usize,
-    books: &dyn Fn(usize) -> Books,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let plan = match AccountedExec::inside(plan.as_ref()) {
         Some(wrapped) => Arc::clone(wrapped.inner()),
         None => plan,
     };
-    let own = books(*next);
+    let own = *next;
     *next += 1;
-    let children = plan.children().into_iter().map(Arc::clone);
-    let children: Result<Vec<_>> = children.map(|child| wrap(child, next, books)).collect();
-    let children = children?;
+    let mut children = Vec::new();
+    for child in plan.children() {
+        children.push(rebuild(Arc::clone(child), made, next)?);
+    }
     let plan = if children.is_empty() {
         plan
     } else {
@@ -83,5 +107,5 @@ fn wrap(
         let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep);
         plan.replace_children(children, options)?
     };
-    Ok(AccountedExec::wrap(plan, own))
+    Ok(made(plan, own))
 }

@@ -1,6 +1,7 @@
 //! What the books say of queries, against the allocator's own counts.
 
 use crate::support::{TRACED, accounted, accounts, alone, config, reported, run, until};
+use bursar::{Budget, RealBytes};
 use bursar_datafusion::{Options, Spawned, report};
 use bursar_tpch::query;
 use datafusion::physical_plan::collect;
@@ -69,6 +70,34 @@ fn declared_and_real_bytes_meet_in_a_node() {
         assert!(report.peak_declared_bytes <= declared.sum(), "{report}");
         let difference = sort.peak_real_bytes as i64 - sort.peak_declared_bytes as i64;
         assert_eq!(sort.difference_bytes(), difference);
+    });
+}
+
+/// A budget that weighs real bytes sees those of the partition beside what its operator declares.
+#[test]
+fn budgets_see_what_a_partition_holds() {
+    alone(async {
+        let budget: Arc<dyn Budget> = Arc::new(RealBytes::new(1 << 30));
+        let session = accounted(config(), Options::new().budget(Arc::clone(&budget))).await;
+        let sql = "SELECT l_orderkey, count(*), min(l_comment) FROM lineitem GROUP BY l_orderkey";
+        let mut stream = session
+            .sql(sql)
+            .await
+            .unwrap()
+            .execute_stream()
+            .await
+            .unwrap();
+        let first = stream.next().await.unwrap().unwrap();
+        let holders = budget.largest(100);
+        let of_groups = |holder: &&bursar::Holder| holder.name.starts_with("AggregateExec (");
+        let groups: Vec<_> = holders.iter().filter(of_groups).collect();
+        let weighs = |holder: &&&bursar::Holder| {
+            holder.can_spill && holder.declared_bytes > 1 << 20 && holder.real_bytes > 1 << 19
+        };
+        assert!(groups.iter().filter(weighs).count() >= 4, "{holders:#?}");
+        drop((first, stream));
+        until("all is given back", || budget.reserved() == 0).await;
+        assert!(budget.largest(1).is_empty());
     });
 }
 

@@ -3,7 +3,7 @@
 use crate::support::{
     accounted, accounts, alone, assert_same, config, empty, plain, reported, rows,
 };
-use bursar_datafusion::{Options, report};
+use bursar_datafusion::{Options, report, unwrap};
 use bursar_tpch::{QUERIES, query};
 use datafusion::config::ConfigOptions;
 use datafusion::physical_optimizer::optimizer::{ConfigOnlyContext, PhysicalOptimizer};
@@ -210,6 +210,35 @@ fn downcasts_find_the_node_inside() {
         assert!(report(sort.as_ref()).is_some());
         assert!(sort.is::<SortExec>() && !sort.is::<ProjectionExec>());
         assert!(sort.downcast_ref::<SortExec>().unwrap().fetch().is_none());
+    });
+}
+
+/// Plans that come from elsewhere are wrapped, and those that go there unwrapped.
+#[test]
+fn plans_come_and_go() {
+    alone(async {
+        let plain = plain(config()).await;
+        let session = accounted(config(), Options::new()).await;
+        let foreign = planned(&plain, SORTED).await;
+        assert!(report(foreign.as_ref()).is_none());
+        let expected = results(&plain, Arc::clone(&foreign)).await;
+        let wrapped = accounts(&session).wrap(reset_plan_states(foreign).unwrap());
+        let wrapped = wrapped.unwrap();
+        assert_same(
+            &results(&session, Arc::clone(&wrapped)).await,
+            &expected,
+            "wrapped",
+        );
+        let sorted = report(wrapped.as_ref()).unwrap();
+        assert!(sorted.peak_declared_bytes > 1 << 20, "{sorted}");
+        let bare = unwrap(reset_plan_states(wrapped).unwrap()).unwrap();
+        assert!(report(bare.as_ref()).is_none());
+        assert!(
+            bare.children()
+                .iter()
+                .all(|child| report(child.as_ref()).is_none())
+        );
+        assert_same(&results(&plain, bare).await, &expected, "unwrapped");
     });
 }
 
