@@ -90,7 +90,7 @@ fn spread(mut values: Vec<f64>) -> [f64; 3] {
 
 fn print(runs: &[Vec<Run>; 2]) {
     println!(
-        "{:<16}{:>28}{:>28}{:>28}",
+        "{:<16}{:>32}{:>32}{:>32}",
         "", "bursar, accounts", "mimalloc, none", "ratio"
     );
     row("wall, s", runs, |run| run.wall.iter().sum());
@@ -111,7 +111,7 @@ fn row(name: &str, [bursar, mimalloc]: &[Vec<Run>; 2], figure: impl Fn(&Run) -> 
     for values in [ours.clone(), theirs.clone(), ratios.collect()] {
         let [median, least, greatest] = spread(values);
         print!(
-            "{:>28}",
+            "{:>32}",
             format!("{median:.3} ({least:.3} to {greatest:.3})")
         );
     }
