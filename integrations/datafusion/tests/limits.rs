@@ -4,6 +4,7 @@
 mod support;
 
 use bursar_datafusion::Options;
+use bursar_tpch::{QUERIES, query};
 use datafusion::arrow::array::{ArrayRef, AsArray};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::{DataFusionError, Result};
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use support::{accounted, accounts, alone, data_at, reported, rows, run};
+use support::{accounted, accounts, alone, assert_same, data_at, reported, rows, run};
 
 #[global_allocator]
 static GLOBAL: bursar::Bursar = bursar::Bursar::new();
@@ -140,6 +141,10 @@ fn a_sort_spills_within_the_limit() {
     });
 }
 
+fn is_exhausted(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
+}
+
 /// A join that cannot spill fails alone: the query beside it ends as it should, and the process
 /// stays below the limit.
 #[test]
@@ -171,8 +176,7 @@ fn what_cannot_spill_fails_alone() {
         };
         let (peak, failed) = peak_of(run(&session, join)).await;
         let error = failed.unwrap_err();
-        let is_exhausted = matches!(error.find_root(), DataFusionError::ResourcesExhausted(_));
-        assert!(is_exhausted, "{error}");
+        assert!(is_exhausted(&error), "{error}");
         assert!(
             error
                 .to_string()
@@ -238,4 +242,53 @@ fn what_is_not_declared_ends_at_a_poll() {
             ["5"]
         );
     });
+}
+
+/// All 22 queries, four at once: each has the result it has without a limit, or fails for want of
+/// memory, and the process stays below the limit.
+#[test]
+fn queries_at_once_stay_within_the_limit() {
+    alone(async {
+        tables();
+        let free = accounted(support::config(), Options::new()).await;
+        let mut expected = Vec::new();
+        for number in 1..=QUERIES {
+            expected.push(rows(&free, &query(number)).await.unwrap());
+        }
+        drop(free);
+        bursar::purge();
+        let (limit, slack) = (96 * MIB, 48 * MIB);
+        let options = Options::new().process_limit(limit).process_slack(slack);
+        let session = accounted(support::config(), options).await;
+        let (peak, found) = peak_of(four_at_once(&session)).await;
+        let mut succeeded = 0;
+        for (number, found) in found {
+            match found {
+                Ok(found) => {
+                    assert_same(&found, &expected[number - 1], number);
+                    succeeded += 1;
+                }
+                Err(error) => assert!(is_exhausted(&error), "query {number}: {error}"),
+            }
+        }
+        println!("{succeeded} queries succeeded, {peak} B were resident");
+        assert!(
+            succeeded >= QUERIES / 2,
+            "only {succeeded} queries succeeded"
+        );
+        assert!(peak < limit + slack, "{peak} B are resident");
+    });
+}
+
+async fn four_at_once(session: &SessionContext) -> Vec<(usize, Result<Vec<String>>)> {
+    let (mut running, mut found) = (tokio::task::JoinSet::new(), Vec::new());
+    for number in 1..=QUERIES {
+        let session = session.clone();
+        running.spawn(async move { (number, rows(&session, &query(number)).await) });
+        if running.len() == 4 {
+            found.extend(running.join_next().await.map(Result::unwrap));
+        }
+    }
+    found.extend(running.join_all().await);
+    found
 }
