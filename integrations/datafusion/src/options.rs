@@ -48,12 +48,14 @@ impl Options {
     /// Reservations are refused that would pass the limit, or half of it for operators that can
     /// spill: they do so then, and need the other half for merging what they write. The first bytes
     /// of each operator may take half of the slack. What is allocated without a reservation may
-    /// pass the limit by the slack: beyond that the query that holds most ends with [`ResourcesExhausted`](datafusion::error::DataFusionError::ResourcesExhausted)
-    /// at its next poll, and others go on. Above the limit, pages that are free go back to the
+    /// pass the limit by the slack: beyond that the query that holds most ends at its next poll, with
+    /// [`ResourcesExhausted`], and others go on. Above the limit, pages that are free go back to the
     /// system at once.
     ///
     /// Memory is looked at once a millisecond, at polls: what all threads together can allocate
     /// in one poll of each comes on top.
+    ///
+    /// [`ResourcesExhausted`]: datafusion::error::DataFusionError::ResourcesExhausted
     #[must_use]
     pub fn process_limit(mut self, bytes: u64) -> Options {
         let slack = self.slack();

@@ -177,12 +177,10 @@ fn what_cannot_spill_fails_alone() {
         let (peak, failed) = peak_of(run(&session, join)).await;
         let error = failed.unwrap_err();
         assert!(is_exhausted(&error), "{error}");
-        assert!(
-            error
-                .to_string()
-                .contains("the process-bytes budget of 96.0 MiB"),
-            "{error}"
-        );
+        // Refused by the pool, or, if that comes first, at a poll.
+        let told = error.to_string();
+        let by_pool = told.contains("the process-bytes budget of 96.0 MiB refuses");
+        assert!(by_pool || told.contains("more than any other"), "{told}");
         assert!(peak < limit + slack, "{peak} B are resident");
         for found in beside.await.unwrap() {
             assert_eq!(found, expected);
