@@ -8,6 +8,7 @@ use super::registry;
 use crate::arena::ledger::Totals;
 use crate::arena::owner;
 use crate::arena::owners::Owner;
+use crate::os::thread::sleep_millis;
 use crate::units::OwnerTag;
 use core::ops::Deref;
 use core::ptr::{NonNull, null_mut};
@@ -16,6 +17,11 @@ use crossbeam_epoch::Guard;
 use std::boxed::Box;
 
 use Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+/// How often a reader looks whether a part has left by now without giving way, and in all: some tens of
+/// milliseconds, for a thread that was stopped.
+const SPINS: u32 = 100;
+const TRIES: u32 = SPINS + 50;
 
 /// What an account is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -313,9 +319,9 @@ impl Account {
         own: &Totals,
         parts: impl Iterator<Item = (&'a Account, &'a Totals)> + Clone,
     ) -> Totals {
-        // A thread that is stopped while a part leaves is not waited for: then the part may be
-        // counted twice in what was ever allocated and freed, and in neither alone.
-        let mut tries = 100;
+        // A thread that is stopped while a part leaves is waited for some time, not for good: then the
+        // part may be counted twice in what was ever allocated and freed, and in neither alone.
+        let mut tries = 0_u32;
         loop {
             let before = self.leaving.load(Acquire);
             let mut sum = self.left.totals();
@@ -326,10 +332,13 @@ impl Account {
                     sum.add(totals);
                 }
             }
-            tries -= 1;
+            tries += 1;
             let is_whole = before.is_multiple_of(2) && before == self.leaving.load(Acquire);
-            if is_whole || tries == 0 {
+            if is_whole || tries == TRIES {
                 return sum;
+            }
+            if tries > SPINS {
+                sleep_millis(1);
             }
             core::hint::spin_loop();
         }
