@@ -65,6 +65,21 @@ fn freed_memory_is_cleared() {
 }
 
 #[test]
+fn what_large_blocks_give_up_is_cleared() {
+    bare("secure_cleared_large").argument("one").succeed();
+    bare("secure_cleared_large")
+        .pools("67108864,33554432:65536")
+        .argument("pools")
+        .succeed();
+}
+
+#[test]
+fn what_is_held_back_is_let_go() {
+    bare("secure_let_go").succeed();
+    bare("secure_limits").succeed();
+}
+
+#[test]
 fn freed_memory_is_held_back() {
     bare("secure_held_back").succeed();
 }

@@ -12,7 +12,10 @@ use crate::pattern::verify_zero;
 pub(super) const ALL: &[(&str, Run)] = &[
     ("secure_misuse", misuse),
     ("secure_cleared", cleared),
+    ("secure_cleared_large", cleared_large),
     ("secure_held_back", held_back),
+    ("secure_let_go", let_go),
+    ("secure_limits", limits),
     ("secure_order", order),
     ("secure_links", links),
     ("secure_overwritten", overwritten),
@@ -119,6 +122,104 @@ fn cleared(host: &Host, _: &Arguments) {
         .for_each(|(block, size)| free(host.heap, block, size));
     bursar::purge();
     host.check();
+}
+
+/// The same of large blocks: of what one gives up as it shrinks, and in pools
+/// of a set size, whose memory stays accessible.
+fn cleared_large(host: &Host, arguments: &Arguments) {
+    const LARGE: usize = 20_000_000;
+    let block = take(host.heap, LARGE);
+    // SAFETY: the block's own bytes, and in pools its memory after it was freed.
+    unsafe {
+        block.write_bytes(0xee, LARGE);
+        if arguments.text(0) == "pools" {
+            free(host.heap, block, LARGE);
+            verify_zero(block, LARGE).unwrap_or_else(|found| panic!("freed: {found}"));
+            return;
+        }
+        let less = host.heap.realloc(block, layout(LARGE, 8), LARGE / 2);
+        assert_eq!(less, block, "it shrinks in place");
+        let more = host.heap.realloc(block, layout(LARGE / 2, 8), LARGE);
+        assert_eq!(more, block, "and grows again where it was");
+        // The rest of the last page was its own all the time.
+        let kept = (LARGE / 2).next_multiple_of(4_096);
+        verify_zero(more.add(kept), LARGE - kept).unwrap_or_else(|found| panic!("{found}"));
+        free(host.heap, more, LARGE);
+    }
+    host.check();
+}
+
+/// What a thread held back goes back to its runs when it ends, and what it
+/// freed after its end when somebody purges.
+fn let_go(host: &Host, _: &Arguments) {
+    use std::sync::OnceLock;
+    static HEAP: OnceLock<&Heap> = OnceLock::new();
+    static KEY: OnceLock<libc::pthread_key_t> = OnceLock::new();
+    /// Comes again, so that in the end the allocator's own destructor has run.
+    unsafe extern "C" fn late(round: *mut libc::c_void) {
+        let key = *KEY.get().expect("it was made");
+        match round.addr() {
+            // SAFETY: a key, and a word that is no pointer.
+            1 | 2 => unsafe {
+                let next = std::ptr::without_provenance::<libc::c_void>(round.addr() + 1);
+                libc::pthread_setspecific(key, next);
+            },
+            _ => use_some(*HEAP.get().expect("it is there")),
+        }
+    }
+    fn use_some(heap: &Heap) {
+        for size in [100, 5_000, 70_000] {
+            let block = take(heap, size);
+            free(heap, block, size);
+        }
+    }
+    let heap = *HEAP.get_or_init(|| host.heap);
+    let runs = || bursar::check().expect("all is whole").runs;
+    let join = |thread: std::thread::JoinHandle<()>| {
+        use std::os::unix::thread::JoinHandleExt;
+        // The C library's own: std's returns before the last destructors have run.
+        let thread = thread.into_pthread_t();
+        // SAFETY: a thread that nobody has joined, nor detached.
+        let joined = unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
+        assert_eq!(joined, 0);
+    };
+    let before = runs();
+    join(std::thread::spawn(move || use_some(heap)));
+    assert_eq!(runs(), before, "after the thread");
+    let mut key = 0;
+    // SAFETY: a place for the key, and a function of that type.
+    assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(late)) }, 0);
+    KEY.set(key).expect("only here");
+    join(std::thread::spawn(move || {
+        use_some(heap);
+        // SAFETY: a key, and a word that is no pointer.
+        unsafe { libc::pthread_setspecific(key, std::ptr::without_provenance(1)) };
+    }));
+    assert!(runs() > before, "what was freed late is held back");
+    bursar::purge();
+    assert_eq!(runs(), before, "after the purge");
+}
+
+/// What is held back is not counted against a limit once that is reached.
+fn limits(host: &Host, _: &Arguments) {
+    const LIMIT: u64 = 1 << 20;
+    let consumer = bursar::Consumer::new("limited");
+    consumer.set_limits(bursar::Limits::none().hard(LIMIT));
+    for size in [20_000, 60_000] {
+        let fill = || {
+            // SAFETY: the size is not zero.
+            let one = || consumer.try_run(|| unsafe { host.heap.alloc(layout(size, 8)) });
+            let blocks: Vec<_> =
+                std::iter::from_fn(|| Some(one()).filter(|block| !block.is_null())).collect();
+            blocks
+                .iter()
+                .for_each(|&block| free(host.heap, block, size));
+            blocks.len()
+        };
+        let first = fill();
+        assert!(first >= 10, "{first} blocks of {size}");
+        assert_eq!(fill(), first, "as many of {size} as before");
+    }
 }
 
 /// A slot is used again only after many others were freed.

@@ -226,6 +226,7 @@ fn the_secure_profile_sees_more() {
         ("free_inside", "inside a block"),
         ("free_small_twice", "already free"),
         ("free_small_twice_apart", "already free"),
+        ("resize_freed", "already free"),
         ("free_large_twice", "already free"),
         ("free_small_as_another", "freed as a block of 300 bytes"),
         ("delete_small_as_another", "freed as a block of 300 bytes"),
@@ -269,15 +270,7 @@ fn told(file: &Path) -> serde_json::Value {
 #[test]
 fn figures_are_told_at_exit() {
     let file = directory("exit").join("told");
-    let output = Command::new(env!("CARGO_BIN_EXE_caller"))
-        .arg("end")
-        .env("LD_PRELOAD", library())
-        .env(
-            "BURSAR_CONF",
-            format!("stats_at_exit=json:{}", file.display()),
-        )
-        .output()
-        .expect("it runs");
+    let output = call("end", &format!("stats_at_exit=json:{}", file.display()));
     assert_eq!(output.status.code(), Some(7));
     let told = told(&file);
     assert_eq!(told["program"], env!("CARGO_BIN_EXE_caller"));
@@ -293,15 +286,8 @@ fn figures_are_told_at_exit() {
 fn an_exit_amid_requests_is_told_of() {
     for turn in 0..10 {
         let file = directory("amid").join("told");
-        let output = Command::new(env!("CARGO_BIN_EXE_caller"))
-            .arg("end_in_handler")
-            .env("LD_PRELOAD", library())
-            .env(
-                "BURSAR_CONF",
-                format!("stats_at_exit=json:{}", file.display()),
-            )
-            .output()
-            .expect("it runs");
+        let settings = format!("stats_at_exit=json:{}", file.display());
+        let output = call("end_in_handler", &settings);
         assert_eq!(output.status.code(), Some(7), "turn {turn}");
         assert!(told(&file)["stats"]["allocated_blocks"].as_u64() > Some(100));
     }

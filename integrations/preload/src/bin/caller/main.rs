@@ -15,7 +15,7 @@ use std::ffi::CStr;
 #[global_allocator]
 static GLOBAL: std::alloc::System = std::alloc::System;
 
-const SCENARIOS: [(&str, fn()); 24] = [
+const SCENARIOS: [(&str, fn()); 25] = [
     ("blocks", blocks::blocks),
     ("edges", blocks::edges),
     ("resizing", blocks::resizing),
@@ -38,6 +38,7 @@ const SCENARIOS: [(&str, fn()); 24] = [
     ("free_large_twice", || processes::free_twice(5 << 20)),
     ("free_sized", processes::free_sized),
     ("free_small_as_another", || processes::free_as(100, 300)),
+    ("resize_freed", processes::resize_freed),
     ("free_small_twice_apart", || {
         processes::free_twice_apart(100)
     }),

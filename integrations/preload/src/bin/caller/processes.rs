@@ -226,6 +226,18 @@ pub fn free_as(size: usize, told: usize) {
     }
 }
 
+/// Resizes a block that was freed, others in between, so that it would stay where it is.
+pub fn resize_freed() {
+    // SAFETY: not sound at all; that is what is tested.
+    unsafe {
+        let others = [(); 20].map(|()| malloc(100));
+        let block = malloc(100);
+        free(block);
+        others.into_iter().for_each(|other| free(other));
+        std::hint::black_box(libc::realloc(block, 99));
+    }
+}
+
 /// Frees a block twice, and others in between.
 pub fn free_twice_apart(size: usize) {
     // SAFETY: not sound at all; that is what is tested.
