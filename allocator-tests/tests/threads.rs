@@ -88,6 +88,16 @@ fn fork_in_a_handler_that_interrupts_a_fork_returns() {
 }
 
 #[test]
+fn sixty_four_threads_and_their_handlers_fork() {
+    let printed = child("fork_storm")
+        .argument(scaled(300, 60))
+        .argument(5_000)
+        .argument(1)
+        .succeed();
+    print!("{printed}");
+}
+
+#[test]
 fn handlers_allocate_where_they_interrupt_other_code() {
     let storm = |settings| {
         let printed = Scenario::new(env!("CARGO_BIN_EXE_bare"), "signal_storm")

@@ -8,11 +8,10 @@ use super::sync::{AtomicU32, AtomicU64, Ordering};
 use super::thread::{identity, thread_word};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::ptr::null;
 
 thread_word! {
     /// How many locks the thread has or is about to take, forks left aside: the distance from null.
-    mod held: *const u8 = null();
+    mod held: *const u8 = core::ptr::null();
 }
 
 /// Counts a lock more, before it is taken: a handler may interrupt its thread at any instruction.
@@ -42,6 +41,12 @@ const FREE: u64 = 0;
 const CONTENDED: u64 = 1;
 /// How long a fork by a thread that holds a lock waits for another: longer than most forks take.
 const PATIENCE_MILLIS: u64 = 100;
+/// Whoever sleeps looks again so soon, woken or not. The one that was woken may have been interrupted
+/// by a handler first, which forks and waits for a lock of one that sleeps on.
+static SLEEP: libc::timespec = libc::timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
 
 // SAFETY: the value is reached only by the one thread that holds the lock.
 unsafe impl<T: Send> Sync for Lock<T> {}
@@ -109,7 +114,7 @@ impl<T> Lock<T> {
                 if moment != u64::MAX && coarse_millis() >= moment {
                     return false;
                 }
-                self.sleep((word | CONTENDED) as u32, moment);
+                self.sleep((word | CONTENDED) as u32);
             }
         }
     }
@@ -157,25 +162,16 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Sleeps while the lower half of the word is `value`, or less long: the caller looks again. Some
-    /// milliseconds at most if it waits until some moment only.
-    fn sleep(&self, value: u32, moment: u64) {
-        let some_millis = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 10_000_000,
-        };
-        let most = match moment {
-            u64::MAX => null(),
-            _ => &raw const some_millis,
-        };
-        // SAFETY: the lower half of a word that is alive, and a time that is, if there is one.
+    /// Sleeps while the lower half of the word is `value`, or less long: the caller looks again.
+    fn sleep(&self, value: u32) {
+        // SAFETY: the lower half of a word that is alive, and a time that is.
         let _ = attempt(Call::Wait, || unsafe {
             libc::syscall(
                 libc::SYS_futex,
                 self.word.as_ptr().cast::<u32>(),
                 libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
                 value,
-                most,
+                &raw const SLEEP,
             ) as libc::c_int
         });
     }
@@ -247,6 +243,25 @@ mod tests {
         assert!(LOCK.try_lock().is_none(), "the first fork has it");
         LOCK.after_fork(false);
         assert!(LOCK.try_lock().is_some());
+    }
+
+    /// The one that a release woke may be interrupted before it looks, and then never look.
+    #[test]
+    fn sleepers_look_though_another_was_woken() {
+        static LOCK: Lock<()> = Lock::new(());
+        let (slept, sleeper) = std::sync::mpsc::channel();
+        assert!(LOCK.replace(FREE, identity()));
+        std::thread::spawn(move || {
+            drop(LOCK.lock());
+            slept.send(()).unwrap();
+        });
+        while LOCK.word.load(Ordering::Relaxed) & CONTENDED == 0 {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        LOCK.word.store(FREE, Ordering::Release);
+        let woken = sleeper.recv_timeout(std::time::Duration::from_secs(60));
+        assert_eq!(woken, Ok(()));
     }
 
     /// A handler interrupts the holder of one lock and forks, while another thread forks, which has

@@ -219,7 +219,7 @@ fn storm(host: &Host, arguments: &Arguments) {
     let ready = Barrier::new(THREADS + 1);
     let begun = Instant::now();
     thread::scope(|scope| {
-        for number in 0..THREADS as u64 {
+        let start = |number: u64| {
             // Made by main, so another thread's to each.
             let mut theirs = some_blocks(heap, number, 10);
             let ready = &ready;
@@ -236,8 +236,9 @@ fn storm(host: &Host, arguments: &Arguments) {
                 // No signal comes to a thread that is about to end.
                 ready.wait();
                 ready.wait();
-            });
-        }
+            })
+        };
+        let threads: Vec<_> = (0..THREADS as u64).map(start).collect();
         ready.wait();
         let mut next = 0;
         while !DONE.load(Ordering::Relaxed) {
@@ -254,8 +255,11 @@ fn storm(host: &Host, arguments: &Arguments) {
         ready.wait();
         reap(true);
         ready.wait();
+        // A scope waits for what threads do, not for what is done as they end.
+        for thread in threads {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
     });
-    reap(true);
     let [in_handler, inside, checked] =
         [&IN_HANDLER, &IN_ALLOCATOR, &CHECKED].map(|count| count.load(Ordering::Relaxed));
     println!(
