@@ -179,6 +179,14 @@ impl Bins {
         }
     }
 
+    /// Whether readers look at the counts of a class.
+    #[inline(always)]
+    pub(super) fn counts(&self, class: ClassIndex) -> bool {
+        let index = class.index();
+        let word = self.counted[index / 64 % self.counted.len()].load(Relaxed);
+        word >> (index % 64) & 1 == 1
+    }
+
     /// Has readers look at the counts of a class from now on.
     #[inline]
     pub(super) fn begin_counting(&self, class: ClassIndex) {

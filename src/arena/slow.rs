@@ -11,6 +11,7 @@ use crate::os::thread::thread_word;
 use crate::pool::AllocFailure;
 use crate::pool::router::Wanted;
 use crate::run::descriptor::{Run, run_of};
+use crate::run::links::Links;
 use crate::run::remote::State;
 use crate::units::{ClassIndex, OwnerTag};
 use core::ptr::null_mut;
@@ -150,8 +151,8 @@ unsafe fn deallocate_uncharged(
     }
 }
 
-/// The same where the run is not a mixed one of the thread's: another owner's of its runs, or else
-/// a block for [`deallocate_anywhere`].
+/// The same where the run is not a mixed one of the thread's: another owner's of its runs, another
+/// thread's, or else a block for [`deallocate_anywhere`].
 ///
 /// # Safety
 /// As there; the arena is the thread's.
@@ -164,11 +165,50 @@ unsafe fn deallocate_near(block: *mut u8, class: ClassIndex, run: &Run, arena: &
     // SAFETY: the caller's promise; bins are never given up.
     unsafe {
         let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
-        if run.is_tagged() || !core::ptr::eq(bins.arena.get(), arena) {
+        if run.is_tagged() {
             return deallocate_anywhere(block, class);
         }
-        put_back(arena, bins.bin(class), run, block);
+        if core::ptr::eq(bins.arena.get(), arena) {
+            return put_back(arena, bins.bin(class), run, block);
+        }
+        free_elsewhere(block, class, run, arena);
     }
+}
+
+/// The same where the run is another thread's and has one owner, whose bins here count the block.
+///
+/// # Safety
+/// As there; as said.
+#[inline(always)]
+unsafe fn free_elsewhere(block: *mut u8, class: ClassIndex, run: &Run, arena: &'static Arena) {
+    let ledger = arena.find_ledger(run.head.tag());
+    let bins = ledger.and_then(Ledger::bins);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (Some(ledger), Some(bins)) = (ledger, bins.filter(|bins| bins.counts(class))) else {
+            return deallocate_anywhere(block, class);
+        };
+        bins.bin(class).freed.bump();
+        ledger.book_freed_remotely();
+        // Links are plain outside the secure profile, in which no arena is near.
+        if run.remote.push(block.cast(), Links::plain()) {
+            return notify_and_tick(run, arena);
+        }
+    }
+    if arena.counts_down() {
+        arena.tick();
+    }
+}
+
+/// Calls for the run's owner, then ticks.
+///
+/// # Safety
+/// As for [`notify_owner`]; the arena is this thread's.
+#[inline(never)]
+unsafe fn notify_and_tick(run: &Run, arena: &'static Arena) {
+    // SAFETY: the caller's promise.
+    unsafe { notify_owner(run) };
+    arena.tick_now_and_then();
 }
 
 /// Counts a block of a run of this arena's as freed, and puts it on the run's free list.
@@ -378,11 +418,22 @@ unsafe fn free_remotely(run: *mut Run, block: *mut u8) {
     // SAFETY: the caller's promise. The run stays alive while the block is not on its list, and
     // after that as long as this thread has it to notify its owner.
     unsafe {
-        let links = (*run).links();
-        if (*run).remote.push(block.cast(), links) {
-            let bins = &*core::ptr::with_exposed_provenance::<Bins>((*run).bins());
-            (*bins.arena.get()).notify(run);
+        let run = &*run;
+        if run.remote.push(block.cast(), run.links()) {
+            notify_owner(run);
         }
+    }
+}
+
+/// Puts a run into its owner's queue.
+///
+/// # Safety
+/// This thread has notified it, so that it stays alive until it is in the queue.
+unsafe fn notify_owner(run: &Run) {
+    // SAFETY: the caller's promise; bins and arenas are never given up.
+    unsafe {
+        let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
+        (*bins.arena.get()).notify(core::ptr::from_ref(run).cast_mut());
     }
 }
 

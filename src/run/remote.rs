@@ -3,9 +3,12 @@
 //!
 //! ```text
 //! bit 63..62  state
-//! bit 47..32  blocks on the list
-//! bit 31..0   offset of the first block in units of 8 bytes, plus one; 0 for an empty list
+//! bit 55..40  blocks on the list
+//! bit 39..0   these bits of the first block's address, in units of 8 bytes; 0 for an empty list
 //! ```
+//! The rest of that address is the rest of any address in the run: a region starts at a multiple of
+//! its size, which divides what 40 bits tell apart, and with its descriptors.
+//!
 //! The blocks link to each other by address. Everybody may push; the list is only ever taken
 //! whole, so a push that succeeds has linked to what is really the head: there is no ABA problem.
 //!
@@ -15,7 +18,9 @@
 //! with all free slots on the list. Whoever empties that queue has the run.
 
 use super::links::{FreeSlot, Links, Taken};
+use crate::os::REGION_SHIFT;
 use crate::os::sync::{AtomicU64, Ordering};
+use static_assertions::const_assert;
 
 /// Who looks after a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,10 +38,17 @@ pub(crate) enum State {
 pub(crate) struct Remote(AtomicU64);
 
 const STATE_SHIFT: u32 = 62;
-const COUNT_SHIFT: u32 = 32;
+const COUNT_SHIFT: u32 = 40;
 const COUNT_ONE: u64 = 1 << COUNT_SHIFT;
 const COUNT_MASK: u64 = 0xffff << COUNT_SHIFT;
-const HEAD_MASK: u64 = 0xffff_ffff;
+const HEAD_MASK: u64 = COUNT_ONE - 1;
+/// Blocks start at multiples of 8 bytes.
+const GRAIN_SHIFT: u32 = 3;
+/// What the addresses of all blocks of a run have in common.
+const NEAR: usize = !((HEAD_MASK as usize) << GRAIN_SHIFT);
+
+// Only a region's start has none of the bits, and no block lies there.
+const_assert!(REGION_SHIFT <= COUNT_SHIFT + GRAIN_SHIFT);
 
 fn state(word: u64) -> State {
     match word >> STATE_SHIFT {
@@ -55,11 +67,21 @@ const fn bare(state: State) -> u64 {
     (state as u64) << STATE_SHIFT
 }
 
-fn first(word: u64, start: *mut u8) -> *mut FreeSlot {
-    match word & HEAD_MASK {
+/// The first block on the list; `near` lies in the same run.
+#[inline(always)]
+fn first<T>(word: u64, near: *mut T) -> *mut FreeSlot {
+    match (word & HEAD_MASK) as usize {
         0 => core::ptr::null_mut(),
-        head => start.wrapping_add((head as usize - 1) * 8).cast(),
+        head => near
+            .map_addr(|near| near & NEAR | head << GRAIN_SHIFT)
+            .cast(),
     }
+}
+
+/// The bits of the word that make a block the first.
+#[inline(always)]
+fn head(block: *mut FreeSlot) -> u64 {
+    (block.addr() >> GRAIN_SHIFT) as u64 & HEAD_MASK
 }
 
 impl Remote {
@@ -85,20 +107,16 @@ impl Remote {
     /// # Safety
     /// The block is a slot of that run and the caller's.
     #[must_use]
+    #[inline(always)]
     pub(crate) unsafe fn push(&self, block: *mut FreeSlot, links: Links) -> bool {
-        let start = links.start();
-        let head = (block.addr() - start.addr()) as u64 / 8 + 1;
+        let head = head(block);
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             // SAFETY: the block is the caller's until the exchange succeeds.
-            unsafe { links.link(block, first(word, start)) };
-            let was_full = state(word) == State::Full;
-            let state = if was_full {
-                bare(State::Notified)
-            } else {
-                word & bits(STATE_SHIFT)
-            };
-            let next = state | ((word & COUNT_MASK) + COUNT_ONE) | head;
+            unsafe { links.link(block, first(word, block)) };
+            // `Full` becomes `Notified`, which is twice it, and no other state changes.
+            let full = word & bare(State::Full);
+            let next = ((word & !HEAD_MASK) + full + COUNT_ONE) | head;
             // Release pairs with the Acquire in `take`: the link, and whatever this thread did to
             // the block and booked for it before, is seen by who reuses the block. Acquire pairs
             // with the Release in `try_mark_full`: who notifies sees whose run it is.
@@ -106,7 +124,7 @@ impl Remote {
                 .0
                 .compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed)
             {
-                Ok(_) => return was_full,
+                Ok(_) => return full != 0,
                 Err(now) => word = now,
             }
         }
@@ -140,7 +158,6 @@ impl Remote {
     /// # Safety
     /// The caller looks after the run, and the slots are its own.
     pub(crate) unsafe fn leave(&self, slots: Taken, links: Links) {
-        let start = links.start();
         // SAFETY: the caller's slots, linked, the last one to null.
         let last = unsafe { slots.last(links) };
         let mut word = self.0.load(Ordering::Relaxed);
@@ -149,8 +166,8 @@ impl Remote {
                 word & HEAD_MASK
             } else {
                 // SAFETY: the slot is the caller's until the exchange succeeds.
-                unsafe { links.link(last, first(word, start)) };
-                (slots.first.addr() - start.addr()) as u64 / 8 + 1
+                unsafe { links.link(last, first(word, last)) };
+                head(slots.first)
             };
             let blocks = (word & COUNT_MASK) + u64::from(slots.count) * COUNT_ONE;
             let next = bare(State::Notified) | blocks | head;
@@ -221,11 +238,6 @@ impl Remote {
             )
             .is_ok()
     }
-}
-
-/// All bits from `shift` on.
-const fn bits(shift: u32) -> u64 {
-    u64::MAX << shift
 }
 
 #[cfg(all(test, not(loom)))]
