@@ -70,7 +70,10 @@ pub(crate) struct Bins {
     pub(crate) bin: [Bin; CLASSES],
     pub(crate) arena: Cell<*const Arena>,
     /// Null for mixed bins.
-    pub(crate) ledger: Cell<*const Ledger>,
+    ledger: Cell<*const Ledger>,
+    /// The tag that runs of these bins have: who frees a block of theirs reads it here, where nothing
+    /// changes.
+    tag: Cell<OwnerTag>,
     /// The classes, a bit each, whose blocks come from runs of these bins; the others' come from
     /// mixed runs.
     filled: [Cell<u64>; 2],
@@ -108,8 +111,7 @@ impl Bins {
             record.write(Bins::new());
             record.as_ref()
         };
-        bins.arena.set(arena);
-        bins.ledger.set(ledger);
+        bins.begin(arena, ledger);
         Some(bins)
     }
 
@@ -118,6 +120,7 @@ impl Bins {
             bin: [const { Bin::new() }; CLASSES],
             arena: Cell::new(null()),
             ledger: Cell::new(null()),
+            tag: Cell::new(OwnerTag::UNATTRIBUTED),
             filled: [const { Cell::new(0) }; 2],
             counted: [const { AtomicU64::new(0) }; 2],
             counts_many: AtomicBool::new(false),
@@ -142,12 +145,18 @@ impl Bins {
     }
 
     /// The tag that runs of these bins have.
-    fn tag(&self) -> OwnerTag {
+    #[inline(always)]
+    pub(super) fn tag(&self) -> OwnerTag {
+        self.tag.get()
+    }
+
+    /// Gives the bins to an arena and an owner of its, or to nobody for null.
+    pub(super) fn begin(&self, arena: &'static Arena, ledger: *const Ledger) {
+        self.arena.set(arena);
+        self.ledger.set(ledger);
         // SAFETY: ledgers are never given up.
-        match unsafe { self.ledger.get().as_ref() } {
-            Some(ledger) => ledger.tag(),
-            None => OwnerTag::UNATTRIBUTED,
-        }
+        let tag = unsafe { ledger.as_ref() }.map_or(OwnerTag::UNATTRIBUTED, Ledger::tag);
+        self.tag.set(tag);
     }
 
     /// Whether the blocks of a class come from runs of these bins.

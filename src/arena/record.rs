@@ -145,8 +145,7 @@ impl Arena {
     /// Ties the parts of a new arena together.
     pub(super) fn begin(&'static self, number: usize) {
         self.number.set(number);
-        self.base.arena.set(self);
-        self.base.ledger.set(&self.base_ledger);
+        self.base.begin(self, &self.base_ledger);
         for class in 0..CLASSES {
             self.base.set_fills(ClassIndex(class as u8), true);
         }

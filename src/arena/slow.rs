@@ -171,17 +171,24 @@ unsafe fn deallocate_near(block: *mut u8, class: ClassIndex, run: &Run, arena: &
         if core::ptr::eq(bins.arena.get(), arena) {
             return put_back(arena, bins.bin(class), run, block);
         }
-        free_elsewhere(block, class, run, arena);
+        free_elsewhere(block, class, run, bins.tag(), arena);
     }
 }
 
-/// The same where the run is another thread's and has one owner, whose bins here count the block.
+/// The same where the run is another thread's and has one owner, of that tag, whose bins here count
+/// the block. Nothing is read that its thread changes while it allocates from the run.
 ///
 /// # Safety
 /// As there; as said.
 #[inline(always)]
-unsafe fn free_elsewhere(block: *mut u8, class: ClassIndex, run: &Run, arena: &'static Arena) {
-    let ledger = arena.find_ledger(run.head.tag());
+unsafe fn free_elsewhere(
+    block: *mut u8,
+    class: ClassIndex,
+    run: &Run,
+    tag: OwnerTag,
+    arena: &'static Arena,
+) {
+    let ledger = arena.find_ledger(tag);
     let bins = ledger.and_then(Ledger::bins);
     // SAFETY: the caller's promise.
     unsafe {

@@ -19,15 +19,28 @@ use core::cell::Cell;
 use core::ptr::{NonNull, null, null_mut};
 use static_assertions::{const_assert, const_assert_eq};
 
-/// A run. The first cache line is its owner's, the second is shared with threads that free.
+/// A run. The first cache line is for threads that free, the second is its owner's: it may be
+/// allocating from the very run of which others free blocks.
 #[repr(C, align(128))]
 pub(crate) struct Run {
     pub(crate) head: Head,
-    /// The free list.
-    pub(crate) free: Cell<*mut FreeSlot>,
     /// Address of the owner's bins, and in the lowest bits whether slots are [`TAGGED`] and
     /// whether frees take the [`LONG_WAY`].
     pub(crate) owner: AtomicUsize,
+    /// Blocks that other threads freed.
+    pub(crate) remote: Remote,
+    /// The next run in the queue of runs that were notified.
+    pub(crate) notified_next: AtomicPtr<Run>,
+    /// Tags by slot, for a run whose blocks have several owners.
+    pub(super) side: AtomicPtr<Side>,
+    /// What the secure profile keeps of it; null elsewhere.
+    marks: Cell<*const Marks>,
+    /// Slots that there are: fewer than those of the class where the pool has no room for more.
+    pub(super) slots: Cell<u32>,
+    /// Units that hold them.
+    units: Cell<u32>,
+    /// The free list.
+    pub(crate) free: Cell<*mut FreeSlot>,
     /// Slots that are not the owner's to give, above [`dense`](Self::dense): negative in a run
     /// that is sparse. Waiting slots count until the owner takes them.
     pub(crate) surplus: Cell<i32>,
@@ -38,20 +51,10 @@ pub(crate) struct Run {
     pub(crate) next: Cell<*mut Run>,
     /// The previous one.
     pub(crate) prev: Cell<*mut Run>,
-    /// Tags by slot, for a run whose blocks have several owners.
-    pub(super) side: AtomicPtr<Side>,
-    /// Blocks that other threads freed.
-    pub(crate) remote: Remote,
-    /// The next run in the queue of runs that were notified.
-    pub(crate) notified_next: AtomicPtr<Run>,
     /// Units that are extended.
     pub(super) extended: AtomicU64,
     /// From this many slots that are not the owner's to give on the run is worth filling up again.
     pub(super) dense: Cell<i32>,
-    /// Slots that there are: fewer than those of the class where the pool has no room for more.
-    pub(super) slots: Cell<u32>,
-    /// Units that hold them.
-    units: Cell<u32>,
     /// Slots that are available.
     pub(super) available: Cell<u32>,
     /// Waiting slots that are not available any more: their units were purged in the queue.
@@ -64,8 +67,6 @@ pub(crate) struct Run {
     pub(super) zero: Cell<bool>,
     /// Pages of units that are not extended may be resident: the slices were in use before.
     pub(super) stale: AtomicBool,
-    /// What the secure profile keeps of it; null elsewhere.
-    marks: Cell<*const Marks>,
 }
 
 /// Some slots have a tag of their own: each free takes the slow path.
@@ -89,7 +90,7 @@ pub(super) const KEPT: u8 = 2;
 const APART: u8 = 4;
 
 const_assert_eq!(size_of::<Run>(), DESCRIPTOR);
-const_assert!(core::mem::offset_of!(Run, remote) == 64);
+const_assert!(core::mem::offset_of!(Run, free) == 64);
 
 /// A slot that was handed out.
 #[derive(Clone, Copy, Debug)]
