@@ -122,7 +122,7 @@ unsafe fn slot(start: usize) -> Option<(ClassIndex, &'static Run)> {
     // SAFETY: the caller's promise.
     let (head, back) = unsafe { Head::of_slice(start) }.first_and_back();
     let class = head.class();
-    let is_slot = head.is_run() && class.starts_slot(back.bytes() + start % SLICE);
+    let is_slot = head.is_run() && class.starts_slot(back + start % SLICE);
     // SAFETY: the descriptor of a run, which stays one while a block in it is alive.
     is_slot.then(|| (class, unsafe { run_at(head) }))
 }

@@ -7,6 +7,8 @@ use crate::os::sync::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
 use crate::pool::region::{descriptor_address, slice_address};
 use crate::units::OwnerTag;
+#[cfg(feature = "raw")]
+use crate::units::SLICE;
 
 /// What a slice is part of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,14 +73,14 @@ impl Head {
         unsafe { &*core::ptr::from_ref(self).byte_sub(back) }
     }
 
-    /// The same, and how far in front of this slice the span starts.
+    /// The same, and how many bytes in front of this slice the span starts.
     #[cfg(feature = "raw")]
     #[inline(always)]
-    pub(crate) fn first_and_back(&self) -> (&'static Head, crate::units::Slices) {
+    pub(crate) fn first_and_back(&self) -> (&'static Head, usize) {
         let back = self.back.load(Relaxed) as usize;
         // SAFETY: as in `first`.
         let first = unsafe { &*core::ptr::from_ref(self).byte_sub(back) };
-        (first, crate::units::Slices(back / DESCRIPTOR))
+        (first, back * (SLICE / DESCRIPTOR))
     }
 
     /// Where the span starts.

@@ -73,6 +73,9 @@ pub(crate) fn slice_address(descriptor: usize) -> usize {
 
 /// A range of slices in a region slot, whose tables describe them.
 pub(crate) struct Region {
+    /// Where the slices begin, and how many bytes of them have descriptors.
+    start: AtomicUsize,
+    bytes: AtomicUsize,
     /// Start of the region slot; 0 until the region is made.
     base: AtomicUsize,
     /// The first chunk.
@@ -92,6 +95,8 @@ pub(crate) struct Region {
 impl Region {
     pub(crate) const fn new() -> Self {
         Region {
+            start: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             base: AtomicUsize::new(0),
             first: AtomicU32::new(FIRST_CHUNK as u32),
             end: AtomicU32::new(0),
@@ -167,9 +172,9 @@ impl Region {
     /// Whether `address` lies in a slice of this region that has a descriptor.
     #[inline(always)]
     pub(crate) fn contains(&self, address: usize) -> bool {
-        // Far outside, or not made yet, is beyond the last chunk.
-        let chunk = address.wrapping_sub(self.base()) / CHUNK;
-        self.first() <= chunk && chunk < self.grown()
+        let offset = address.wrapping_sub(self.start.load(Ordering::Relaxed));
+        // Acquire: as in `grown`.
+        offset < self.bytes.load(Ordering::Acquire)
     }
 
     /// Reserves the region with room for `wanted` bytes of slices, fewer if the limit on address
@@ -331,7 +336,11 @@ impl Region {
 
     /// Lets readers see the chunks below `end`, whose records are initialised.
     pub(super) fn publish(&self, end: usize) {
-        // Release pairs with the Acquire in `grown`.
+        let first = self.first();
+        self.start
+            .store(self.chunk_address(first), Ordering::Relaxed);
+        // Release pairs with the Acquire in `contains`, and below in `grown`.
+        self.bytes.store((end - first) * CHUNK, Ordering::Release);
         self.grown.store(end as u32, Ordering::Release);
     }
 }
