@@ -8,7 +8,7 @@ use super::secure;
 use super::slow::failed;
 use crate::config;
 use crate::extent::fit::Zeroing;
-use crate::extent::large::{self, Large};
+use crate::extent::large::{self, Block, Large};
 use crate::pool::AllocFailure;
 use crate::pool::router::Wanted;
 use core::ptr::null_mut;
@@ -50,22 +50,48 @@ pub(crate) fn allocate(wanted: &Wanted, zeroing: Zeroing) -> *mut u8 {
 }
 
 /// A large block for the arena's current owner.
+#[inline]
 pub(super) fn allocate_in(arena: &'static Arena, wanted: &Wanted, zeroing: Zeroing) -> *mut u8 {
     arena.tick_now_and_then();
+    match take_kept(arena, wanted, zeroing) {
+        Some(block) => hand_out(arena, &block),
+        None => allocate_anew(arena, wanted, zeroing),
+    }
+}
+
+/// A block from a span that this thread freed lately, if one fits.
+#[inline]
+fn take_kept(arena: &Arena, wanted: &Wanted, zeroing: Zeroing) -> Option<Block> {
+    let ledger = arena.current();
+    let charged = large::block_bytes(wanted.size)?;
+    charge(ledger, charged, arena.is_fallible()).ok()?;
+    let block = large::reuse(&arena.places, wanted, ledger.tag(), zeroing);
+    if block.is_none() {
+        uncharge(ledger, charged);
+    }
+    block
+}
+
+/// A block from a pool.
+#[inline(never)]
+fn allocate_anew(arena: &'static Arena, wanted: &Wanted, zeroing: Zeroing) -> *mut u8 {
     let ledger = arena.current();
     let allocate = || {
         let charged = large::block_bytes(wanted.size).unwrap_or(0);
         charge(ledger, charged, arena.is_fallible())?;
-        large::reuse_or_allocate(&arena.places, wanted, ledger.tag(), zeroing)
-            .inspect_err(|_| uncharge(ledger, charged))
+        large::give_way(&arena.places);
+        large::allocate(wanted, ledger.tag(), zeroing).inspect_err(|_| uncharge(ledger, charged))
     };
     match allocate().or_else(|failure| arena.reclaim(failure).and_then(|()| allocate())) {
-        Ok(block) => {
-            arena.book_large_allocated(ledger, 1, block.bytes);
-            core::ptr::with_exposed_provenance_mut(block.address)
-        }
+        Ok(block) => hand_out(arena, &block),
         Err(failure) => failed(failure),
     }
+}
+
+#[inline]
+fn hand_out(arena: &Arena, block: &Block) -> *mut u8 {
+    arena.book_large_allocated(arena.current(), 1, block.bytes);
+    core::ptr::with_exposed_provenance_mut(block.address)
 }
 
 /// Takes a large block of `size` bytes back.
@@ -81,12 +107,17 @@ pub(crate) unsafe fn deallocate(block: *mut u8, size: usize) {
     with_arena(|arena| {
         // Before the block is free: a thread that comes by after a long pause does all that was
         // due meanwhile, and this block is not part of that.
-        arena.tick();
+        arena.tick_sooner();
         // SAFETY: the caller's promise.
         unsafe {
             let large = large::of(block.addr());
+            let (tag, current) = (large.head.tag(), arena.current());
+            let ledger = match current.tag() == tag {
+                true => Some(current),
+                false => arena.ledger(tag),
+            };
             // Without memory for a ledger the block stays on the books.
-            if let Some(ledger) = arena.ledger(large.head.tag()) {
+            if let Some(ledger) = ledger {
                 arena.book_large_freed(ledger, 1, large.bytes());
                 large.keep_or_release(&arena.places);
             }

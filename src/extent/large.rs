@@ -16,7 +16,7 @@ use crate::os::process::page_size;
 use crate::os::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
 use crate::pool::router::{self, Wanted};
-use crate::pool::{AllocFailure, Pool, page_rounded};
+use crate::pool::{AllocFailure, Pool, fixed, page_rounded};
 use crate::units::{ClassIndex, OwnerTag, SLICE, Slices};
 use core::alloc::Layout;
 
@@ -116,42 +116,47 @@ fn describe(address: usize, slices: Slices, bytes: usize, tag: OwnerTag) -> Bloc
 /// Spans of together at most this many slices are kept for reuse by a thread.
 const KEPT_MAX: usize = (8 << 20) / SLICE;
 
-/// A block from a span that was kept, or else from the pool. Only spans of the growing pool are
-/// kept: in others they may be wanted by another thread.
-pub(crate) fn reuse_or_allocate(
-    places: &Places,
-    wanted: &Wanted,
-    tag: OwnerTag,
-    zeroing: Zeroing,
-) -> Result<Block, AllocFailure> {
-    let align = wanted.align;
-    let reused = block_bytes(wanted.size)
-        .filter(|&bytes| bytes <= KEPT_MAX * SLICE && router::is_simple() && wanted.pool.is_none())
-        // What the secure profile keeps is held back, and is not to be had before it was released.
-        .filter(|_| !config::is_secure())
-        .and_then(|bytes| {
-            let slices = Slices(bytes.div_ceil(SLICE));
-            // SAFETY: what was kept has a descriptor for good, though it may be another's by now.
-            let fits = |address: usize| unsafe {
-                of(address).head.slices() == slices && address.is_multiple_of(align)
-            };
-            let address = places.take(fits)?;
-            if zeroing == Zeroing::Whole {
-                // SAFETY: a committed span of that many bytes, taken above.
-                unsafe { core::ptr::write_bytes(address as *mut u8, 0, bytes) };
-            }
-            Some(describe(address, slices, bytes, tag))
-        });
-    if let Some(block) = reused {
-        return Ok(block);
-    }
-    // What is kept is of the wrong sizes. In the pool it may become this block, or part of it,
-    // where otherwise fresh memory would be touched.
+/// Gives the spans back that are kept: none has the size that is wanted, and in the pool they may
+/// become that block, or part of it, where otherwise fresh memory would be touched.
+pub(crate) fn give_way(places: &Places) {
+    // What the secure profile keeps is held back.
     if !config::is_secure() {
         // SAFETY: each span is handed over when it has left its place.
         places.age(true, |kept| unsafe { release_kept(kept) });
     }
-    allocate(wanted, tag, zeroing)
+}
+
+/// A block from a span that was kept. Only spans of the growing pool are kept: in others they may be
+/// wanted by another thread.
+#[inline]
+pub(crate) fn reuse(
+    places: &Places,
+    wanted: &Wanted,
+    tag: OwnerTag,
+    zeroing: Zeroing,
+) -> Option<Block> {
+    let is_kept = router::is_simple() && wanted.pool.is_none() && wanted.size <= KEPT_MAX * SLICE;
+    // What the secure profile keeps is not to be had before it was released.
+    if !is_kept || config::is_secure() {
+        return None;
+    }
+    let bytes = block_bytes(wanted.size)?;
+    let slices = Slices(bytes.div_ceil(SLICE));
+    // SAFETY: what was kept has a descriptor for good, though it may be another's by now.
+    let fits = |address: usize| unsafe {
+        of(address).head.slices() == slices && address & (wanted.align - 1) == 0
+    };
+    let address = places.take(slices.0, fits)?;
+    if zeroing == Zeroing::Whole {
+        // SAFETY: a committed span of that many bytes, taken above.
+        unsafe { core::ptr::write_bytes(address as *mut u8, 0, bytes) };
+    }
+    // SAFETY: taken just now. All else is as the block left it that was there.
+    let large = unsafe { of(address) };
+    large.head.set_tag(tag);
+    large.bytes.store(bytes, Relaxed);
+    large.head.set_kind(Kind::Large);
+    Some(Block { address, bytes })
 }
 
 /// Gives a span back that was kept.
@@ -195,36 +200,52 @@ impl Large {
     /// # Safety
     /// The block is alive, nobody uses it any more, and the caller has the places.
     pub(crate) unsafe fn keep_or_release(&self, places: &Places) {
-        if self.pool().has_guards() {
-            // SAFETY: the caller's promise.
-            return unsafe { self.hold_back(places) };
+        // SAFETY: the caller's promise.
+        unsafe {
+            if config::is_secure() {
+                return self.release_securely(places);
+            }
+            let slices = self.head.slices().0;
+            if slices > KEPT_MAX || self.head.flags() & MOVED != 0 || self.is_of_fixed() {
+                return self.release();
+            }
+            // What was kept may be another's by now: then it only makes less room for the rest. It
+            // has a descriptor for good, and is handed over when it has left its place.
+            let measure = |kept| of(kept).head.slices().0;
+            places.make_room(slices, KEPT_MAX, measure, |kept| release_kept(kept));
         }
-        if config::is_secure() {
-            // SAFETY: the caller's promise.
-            unsafe { self.pool().clear(self.head.address(), self.bytes()) };
-        }
-        let slices = self.head.slices().0;
-        if slices > KEPT_MAX || self.head.flags() & MOVED != 0 || self.pool().is_fixed() {
-            // SAFETY: the caller's promise.
-            return unsafe { self.release() };
-        }
-        let mut room = KEPT_MAX - slices;
-        // What was kept may be another's by now: then it only makes less room for the rest.
-        // SAFETY: it has a descriptor for good, and is handed over when it has left its place.
-        places.retain(
-            |kept| match room.checked_sub(unsafe { of(kept).head.slices().0 }) {
-                Some(left) => {
-                    room = left;
-                    true
-                }
-                None => false,
-            },
-            |kept| unsafe { release_kept(kept) },
-        );
+        self.keep(places);
+    }
+
+    /// Whether it is of a pool of a set size.
+    #[inline]
+    fn is_of_fixed(&self) -> bool {
+        !fixed::holds_first(self.head.address()) && self.pool().is_fixed()
+    }
+
+    /// Keeps the span for reuse.
+    #[inline]
+    fn keep(&self, places: &Places) {
         self.head.set_kind(Kind::Kept);
         if let Some(left) = places.put(self.head.address()) {
             // SAFETY: it has left its place.
             unsafe { release_kept(left) };
+        }
+    }
+
+    /// The same in the secure profile, in which what the block held is taken away, or cleared.
+    ///
+    /// # Safety
+    /// As for [`keep_or_release`](Self::keep_or_release).
+    #[cold]
+    unsafe fn release_securely(&self, places: &Places) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.pool().has_guards() {
+                return self.hold_back(places);
+            }
+            self.pool().clear(self.head.address(), self.bytes());
+            self.release();
         }
     }
 
@@ -241,11 +262,7 @@ impl Large {
                 self.pool().clear(address, self.bytes());
             }
         }
-        self.head.set_kind(Kind::Kept);
-        if let Some(left) = places.put(address) {
-            // SAFETY: it has left its place.
-            unsafe { release_kept(left) };
-        }
+        self.keep(places);
     }
 
     /// Gives the block's slices back.
@@ -429,19 +446,16 @@ mod tests {
     fn make(places: &Places, size: usize) -> &'static Large {
         let tag = OwnerTag::UNATTRIBUTED;
         let wanted = Wanted::new(Layout::from_size_align(size, 8).unwrap());
-        let block = reuse_or_allocate(places, &wanted, tag, Zeroing::None).unwrap();
+        let block = reuse(places, &wanted, tag, Zeroing::None).unwrap_or_else(|| {
+            give_way(places);
+            allocate(&wanted, tag, Zeroing::None).unwrap()
+        });
         // SAFETY: made just now.
         unsafe { of(block.address) }
     }
 
     fn kept(places: &Places) -> Vec<usize> {
-        let mut kept = Vec::new();
-        let keep = |span| {
-            kept.push(span);
-            true
-        };
-        places.retain(keep, |_| ());
-        kept
+        places.iter().collect()
     }
 
     #[test]

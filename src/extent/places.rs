@@ -7,49 +7,65 @@
 
 use crate::os::sync::{AtomicU64, Ordering};
 use crate::units::SLICE_SHIFT;
+use core::cell::Cell;
 
 /// How many spans a thread keeps at most.
 pub(crate) const PLACES: usize = 8;
 
 /// The places.
-pub(crate) struct Places([AtomicU64; PLACES]);
+pub(crate) struct Places {
+    words: [AtomicU64; PLACES],
+    /// What the spans in them hold together is at most this, by the measure of who has them.
+    load: Cell<usize>,
+}
 
 const AGED: u64 = 1;
+
+// SAFETY: `load` is reached only by who has the places; all else is atomic.
+unsafe impl Sync for Places {}
 
 impl Places {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Places {
-        Places([const { AtomicU64::new(0) }; PLACES])
+        Places {
+            words: [const { AtomicU64::new(0) }; PLACES],
+            load: Cell::new(0),
+        }
     }
 
     #[cfg(loom)]
     pub(crate) fn new() -> Places {
-        Places(core::array::from_fn(|_| AtomicU64::new(0)))
+        Places {
+            words: core::array::from_fn(|_| AtomicU64::new(0)),
+            load: Cell::new(0),
+        }
     }
 
     /// Keeps a span. Returns the span that had to leave for it. Only by who has the places.
     pub(crate) fn put(&self, address: usize) -> Option<usize> {
         // Release pairs with the Acquire of who takes it: the span's descriptor is seen.
         let empty = self
-            .0
+            .words
             .iter()
             .find(|place| place.load(Ordering::Relaxed) == 0);
         if let Some(place) = empty {
             place.store(address as u64, Ordering::Release);
             return None;
         }
-        let victim = &self.0[(address >> SLICE_SHIFT) % PLACES];
+        let victim = &self.words[(address >> SLICE_SHIFT) % PLACES];
         let old = victim.swap(address as u64, Ordering::AcqRel) & !AGED;
         (old != 0).then_some(old as usize)
     }
 
-    /// Takes back a span that `fits`, which is asked of spans that may be gone by then.
-    pub(crate) fn take(&self, fits: impl Fn(usize) -> bool) -> Option<usize> {
-        self.0.iter().find_map(|place| {
+    /// Takes back a span of `size` that `fits`, which is asked of spans that may be gone by then.
+    pub(crate) fn take(&self, size: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        let taken = self.words.iter().find_map(|place| {
             let word = place.load(Ordering::Relaxed);
             let address = (word & !AGED) as usize;
             (address != 0 && fits(address) && Self::empty(place, word)).then_some(address)
-        })
+        })?;
+        self.load.set(self.load.get().saturating_sub(size));
+        Some(taken)
     }
 
     /// Empties the place if it still holds `word`. Only its owner fills it, so the span did not
@@ -61,22 +77,63 @@ impl Places {
             .is_ok()
     }
 
-    /// Hands to `leave` every span that is not to `stay`, which is asked of spans that may be gone
-    /// by then.
-    pub(crate) fn retain(&self, mut stay: impl FnMut(usize) -> bool, mut leave: impl FnMut(usize)) {
-        for place in &self.0 {
+    /// Makes room for a span of `size`, which is at most `most`: hands as many to `leave` that all are
+    /// at most `most` together. `measure` is asked of spans that may be gone by then. Only by who has
+    /// the places.
+    #[inline]
+    pub(crate) fn make_room(
+        &self,
+        size: usize,
+        most: usize,
+        measure: impl Fn(usize) -> usize,
+        leave: impl FnMut(usize),
+    ) {
+        let load = self.load.get() + size;
+        if load <= most {
+            self.load.set(load);
+        } else {
+            self.load
+                .set(most - self.room_of(most - size, measure, leave));
+        }
+    }
+
+    /// Hands those to `leave` for which `room` does not suffice. The room that is left.
+    #[cold]
+    fn room_of(
+        &self,
+        mut room: usize,
+        measure: impl Fn(usize) -> usize,
+        mut leave: impl FnMut(usize),
+    ) -> usize {
+        for place in &self.words {
             let word = place.load(Ordering::Relaxed);
             let address = (word & !AGED) as usize;
-            if address != 0 && !stay(address) && Self::empty(place, word) {
-                leave(address);
+            if address == 0 {
+                continue;
+            }
+            match room.checked_sub(measure(address)) {
+                Some(left) => room = left,
+                None if Self::empty(place, word) => leave(address),
+                None => {}
             }
         }
+        room
+    }
+
+    /// The spans that are kept.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
+        let address = |place: &AtomicU64| (place.load(Ordering::Relaxed) & !AGED) as usize;
+        self.words
+            .iter()
+            .map(address)
+            .filter(|&address| address != 0)
     }
 
     /// Hands every span that has been here since the last call to `leave`, and marks the others;
     /// all of them if `now`.
     pub(crate) fn age(&self, now: bool, mut leave: impl FnMut(usize)) {
-        for place in &self.0 {
+        for place in &self.words {
             let word = place.load(Ordering::Relaxed);
             if word == 0 {
                 continue;
@@ -114,7 +171,7 @@ mod models {
                 left
             });
             assert_eq!(places.put(1 << SLICE_SHIFT), None);
-            let taken = places.take(|_| true).is_some();
+            let taken = places.take(0, |_| true).is_some();
             let left = thread.join().unwrap();
             let mut stayed = 0;
             places.age(true, |_| stayed += 1);
@@ -136,10 +193,10 @@ mod tests {
         let gone = places.put(100 << SLICE_SHIFT);
         assert!(gone.is_some(), "one has to leave");
         assert_eq!(
-            places.take(|span| span == 100 << SLICE_SHIFT),
+            places.take(0, |span| span == 100 << SLICE_SHIFT),
             Some(100 << SLICE_SHIFT)
         );
-        assert_eq!(places.take(|span| span == 100 << SLICE_SHIFT), None);
+        assert_eq!(places.take(0, |span| span == 100 << SLICE_SHIFT), None);
         let mut left = 0;
         places.age(false, |_| left += 1);
         assert_eq!(left, 0, "each stays for one period");
