@@ -335,6 +335,44 @@ fn a_bound_consumer_has_its_pool_to_itself() {
     });
 }
 
+/// Each request of the bound consumer finds the pool closed, and leaves it so.
+#[test]
+fn a_dropped_pool_serves_its_bound_consumer_no_more() {
+    alone(|| {
+        let pool = Pool::new(32 << 20).expect("it can be had");
+        let id = pool.id();
+        let bound = Consumer::new("bound");
+        pool.bind(&bound);
+        let size = 1 << 20;
+        let take = || {
+            // SAFETY: a layout with a size.
+            let block = bound.run(|| unsafe { HEAP.alloc(layout(size)) });
+            assert!(!block.is_null());
+            block
+        };
+        let used = || {
+            let mut listed = bursar::pools();
+            listed
+                .find(|listed| listed.id == id)
+                .map(|pool| pool.used_bytes)
+        };
+        let inside = take();
+        drop(pool);
+        assert_eq!(used(), Some(1 << 20));
+        let outside = [(); 4].map(|()| take());
+        assert_eq!(used(), Some(1 << 20), "nothing more is taken from it");
+        check();
+        for block in outside.into_iter().chain([inside]) {
+            // SAFETY: alive, and freed once with its layout.
+            unsafe { HEAP.dealloc(block, layout(size)) };
+        }
+        drop(bound);
+        bursar::purge();
+        assert!(!is_listed(id), "{}", bursar::pools());
+        check();
+    });
+}
+
 #[test]
 fn numbers_out_of_range_are_refused() {
     alone(|| {

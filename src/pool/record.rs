@@ -364,7 +364,11 @@ impl Pool {
         if !self.is_fixed() {
             return Some(Inside(None));
         }
-        let inside = self.gate.enter().then_some(Inside(Some(&self.gate)))?;
+        if !self.gate.enter() {
+            return None;
+        }
+        // Only now: to drop one is to leave.
+        let inside = Inside(Some(&self.gate));
         (self.id() == id).then_some(inside)
     }
 
