@@ -29,6 +29,11 @@ fn a_hundred_thousand_short_lived_threads_leave_nothing() {
 }
 
 #[test]
+fn threads_that_start_while_arenas_are_looked_through_make_no_more_of_them() {
+    print!("{}", child("amid_purges").succeed());
+}
+
+#[test]
 fn panics_unwind_through_frames_that_own_blocks() {
     child("unwind").succeed();
 }

@@ -203,30 +203,49 @@ fn make() -> Option<&'static Arena> {
     }
 }
 
-/// How often a thread gives way to one that looks through an orphan's runs before it makes an
-/// arena of its own.
+/// How often a thread gives way to those who look through orphans' runs before it makes an arena of
+/// its own.
 const PATIENCE: usize = 64;
+/// Orphans that a thread puts aside because somebody looks through their runs.
+const ASIDE: usize = 8;
 
-/// Takes an arena that has no thread.
+/// Takes an arena that has no thread: the first on the stack that nobody looks through. Only if all
+/// are being looked through one of them is waited for, since an arena that is made stays for good.
 fn take_orphan() -> Option<&'static Arena> {
-    loop {
-        let node = ORPHANS.pop()?;
-        // SAFETY: only nodes of arenas are on the stack, and a node is an arena's first field.
-        let arena = unsafe { &*core::ptr::from_ref::<Node>(node).cast::<Arena>() };
-        for _ in 0..PATIENCE {
-            if arena.try_hold() {
-                return Some(arena);
-            }
-            if arena.life() == Life::Abandoned {
-                break;
-            }
-            crate::os::thread::give_way();
-        }
-        if arena.life() != Life::Abandoned {
-            ORPHANS.push(node);
-            return None;
+    let mut aside: [Option<&'static Node>; ASIDE] = [None; ASIDE];
+    let mut put_aside = 0;
+    let mut taken = None;
+    while put_aside < ASIDE && taken.is_none() {
+        let Some(node) = ORPHANS.pop() else { break };
+        let arena = arena_of(node);
+        if arena.try_hold() {
+            taken = Some(arena);
+        } else if arena.life() != Life::Abandoned {
+            aside[put_aside] = Some(node);
+            put_aside += 1;
         }
     }
+    let mut tries = 0;
+    while taken.is_none() && put_aside > 0 && tries < PATIENCE {
+        crate::os::thread::give_way();
+        tries += 1;
+        let index = tries % put_aside;
+        taken = aside[index].map(arena_of).filter(|arena| arena.try_hold());
+        if taken.is_some() {
+            aside[index] = None;
+        }
+    }
+    aside
+        .into_iter()
+        .flatten()
+        .for_each(|node| ORPHANS.push(node));
+    taken
+}
+
+/// The arena of a node of the stack.
+fn arena_of(node: &'static Node) -> &'static Arena {
+    // SAFETY: only nodes of arenas are on the stack, and a node is an arena's first field.
+    unsafe { &*core::ptr::from_ref::<Node>(node).cast::<Arena>() }
 }
 
 /// Leaves an arena to whoever comes.

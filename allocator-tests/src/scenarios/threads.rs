@@ -1,5 +1,6 @@
 //! Threads that come, go, free what others allocated, and unwind.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -19,6 +20,7 @@ pub(super) const ALL: &[(&str, Run)] = &[
     ("exit_with_live", exit_with_live),
     ("only_frees", only_frees),
     ("short_lived", short_lived),
+    ("amid_purges", amid_purges),
     ("unwind", unwind),
 ];
 
@@ -203,6 +205,55 @@ fn short_life(heap: &'static Heap, number: u64) -> [Option<Filled>; 2] {
     } else {
         [a, None]
     }
+}
+
+/// Threads come one by one while another thread looks through what those before them have left, which
+/// takes it long: they take up arenas that it is not at, rather than to make more.
+fn amid_purges(host: &Host, _: &Arguments) {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    /// Arenas without a thread, all of them with much to look through.
+    const LEFT: u64 = 4;
+    let heap = host.heap;
+    let live = |number| thread::spawn(move || some_blocks(heap, number, 1_500));
+    let together = Barrier::new(LEFT as usize);
+    let mut left: VecDeque<Vec<Filled>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..LEFT)
+            .map(|number| {
+                let together = &together;
+                scope.spawn(move || {
+                    let blocks = some_blocks(heap, number, 1_500);
+                    together.wait();
+                    blocks
+                })
+            })
+            .collect();
+        let blocks = threads.into_iter().map(|thread| thread.join());
+        blocks
+            .map(|blocks| blocks.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    });
+    let purges = thread::spawn(|| {
+        while !DONE.load(Ordering::Relaxed) {
+            bursar::purge();
+        }
+    });
+    let arenas = || bursar::stats().arenas().len();
+    let before = arenas();
+    for number in 0..scaled(1_000, 250) {
+        let blocks = live(number)
+            .join()
+            .unwrap_or_else(|panic| resume_unwind(panic));
+        left.push_back(blocks);
+        left.pop_front();
+    }
+    let after = arenas();
+    DONE.store(true, Ordering::Relaxed);
+    purges.join().unwrap_or_else(|panic| resume_unwind(panic));
+    println!("{before} arenas, then {after}");
+    // One for the thread that purges.
+    assert!(after <= before + 2, "from {before} arenas to {after}");
+    drop(left);
+    host.check();
 }
 
 /// Panics that unwind through frames which own blocks.
