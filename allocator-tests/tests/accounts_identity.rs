@@ -42,6 +42,11 @@ fn consumers_that_a_pool_of_threads_serves_leave_nothing_without_decay() {
 }
 
 #[test]
+fn consumers_that_follow_each_other_take_turns_in_few_slots() {
+    print!("{}", child("slots_in_turn").succeed());
+}
+
+#[test]
 fn the_parts_are_exactly_the_heap() {
     child("consumer_sums").succeed();
 }

@@ -74,19 +74,24 @@ fn make_slot(tag: OwnerTag) -> &'static Slot {
 
 /// What is under the lock.
 struct State {
-    /// Slots without an account, the one that was left first in front.
-    free: VecDeque<OwnerTag>,
+    /// Slots that the next accounts may have, the one that was found last at the end: the fewer are
+    /// in use by turns, the fewer records arenas make for them.
+    free: Vec<OwnerTag>,
+    /// Slots whose last accounts have left, and for which arenas may still hold something; the one
+    /// that was left first in front.
+    closed: VecDeque<OwnerTag>,
     /// Accounts without a handle.
     departed: VecDeque<Shared>,
-    /// Slots that were opened anew since arenas were last asked to settle.
-    unsettled: usize,
+    /// Accounts that were opened since arenas were last asked to settle.
+    opened: usize,
     is_set_up: bool,
 }
 
 static STATE: Lock<State> = Lock::new(State {
-    free: VecDeque::new(),
+    free: Vec::new(),
+    closed: VecDeque::new(),
     departed: VecDeque::new(),
-    unsettled: 0,
+    opened: 0,
     is_set_up: false,
 });
 
@@ -98,10 +103,13 @@ pub(super) fn internally<T>(work: impl FnOnce() -> T) -> T {
 
 /// Departed accounts that each change of the registry looks at.
 const LOOK_AT: usize = 4;
-/// Free slots that are tried before another is opened.
+/// Closed slots that are looked at each time, and where few are free: more than are closed meanwhile.
+const LOOK_AT_CLOSED: usize = 2;
 const TRIES: usize = 8;
-/// After so many in vain arenas are asked to give up what keeps slots from being used again.
-const ASK_AT: usize = 64;
+/// So many free slots are few, or so large a part of all: a thread that was asked to settle takes some
+/// dozen slow paths until it looks.
+const FEW: usize = 32;
+const FEW_OF: usize = 16;
 
 /// Opens an account.
 pub(super) fn open(name: &str, id: u64, kind: Kind, parent: Option<&Account>) -> Handle {
@@ -190,22 +198,36 @@ impl State {
 
     /// A slot whose last account has left nothing at any arena, or a new one.
     fn free_tag(&mut self) -> OwnerTag {
-        for _ in 0..TRIES.min(self.free.len()) {
-            let Some(tag) = self.free.pop_front() else {
-                break;
-            };
-            if Owner::find(tag).is_none_or(Owner::is_settled) {
-                return tag;
-            }
-            self.free.push_back(tag);
-        }
-        self.unsettled += 1;
-        if self.unsettled >= ASK_AT && self.free.len() >= ASK_AT {
-            self.unsettled = 0;
+        let all = USED.load(Acquire) as usize;
+        let few = FEW.max(all / FEW_OF);
+        let are_few = self.free.len() < few;
+        self.look_at_closed(if are_few { TRIES } else { LOOK_AT_CLOSED });
+        self.opened += 1;
+        // Before the last is gone, since threads heed it only at one of their next slow paths. Not each
+        // time: it takes a look at each slot on each arena.
+        let pause = if self.free.is_empty() { few } else { all / 2 };
+        if self.free.len() < few && self.closed.len() >= few && self.opened >= pause {
+            self.opened = 0;
             owner::settle_left_over();
+            self.look_at_closed(self.closed.len());
         }
         // Release: a reader that sees the number looks at slots below it.
-        OwnerTag(USED.fetch_add(1, Release))
+        let another = || OwnerTag(USED.fetch_add(1, Release));
+        self.free.pop().unwrap_or_else(another)
+    }
+
+    /// Looks at some closed slots, and frees those for which no arena holds anything. That stays so.
+    fn look_at_closed(&mut self, most: usize) {
+        for _ in 0..most.min(self.closed.len()) {
+            let Some(tag) = self.closed.pop_front() else {
+                return;
+            };
+            if Owner::find(tag).is_none_or(Owner::is_settled) {
+                self.free.push(tag);
+            } else {
+                self.closed.push_back(tag);
+            }
+        }
     }
 
     fn open_at(
@@ -273,7 +295,7 @@ impl State {
         {
             self.queue(Shared::of(parent));
         }
-        self.free.push_back(account.tag());
+        self.closed.push_back(account.tag());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Accounts in processes of their own: the first ids, hundreds of thousands of
 //! consumers, and memory that goes back when a consumer ends.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::hint::black_box;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,8 @@ pub(super) const ALL: &[(&str, Run)] = &[
     ("consumer_sums", consumer_sums),
     ("many_consumers", many_consumers),
     ("consumers_of_a_pool", consumers_of_a_pool),
+    ("slots_in_turn", slots_in_turn),
+    ("side_arrays", side_arrays),
     ("queries", queries),
 ];
 
@@ -243,6 +245,83 @@ fn consumers_of_a_pool(host: &Host, _: &Arguments) {
     println!("{records:?} bytes of records after each fifth");
     assert!(records[4] <= most(records[2]), "records grew: {records:?}");
     drop(bursar::report());
+    host.check();
+}
+
+/// Consumers that follow each other have the same few slots by turns, however many there were at once
+/// before, and though another thread has kept something of each: on each thread records are made for
+/// each slot.
+fn slots_in_turn(host: &Host, _: &Arguments) {
+    const AT_ONCE: usize = 40;
+    const IN_TURN: usize = 2_000;
+    let all: Vec<_> = (0..AT_ONCE).map(|_| Consumer::new("one of many")).collect();
+    drop(all);
+    let alone = || {
+        let one = Consumer::new("one");
+        drop(one.run(|| black_box(Box::new(1))));
+        one.owner_tag()
+    };
+    (0..AT_ONCE).for_each(|_| _ = alone());
+    let slots: HashSet<_> = (0..IN_TURN).map(|_| alone()).collect();
+    assert!(slots.len() <= 4, "one at a time, in {} slots", slots.len());
+
+    let (send, queue) = channel::<Consumer>();
+    let (done, finished) = channel::<()>();
+    let worker = thread::spawn(move || {
+        for consumer in queue {
+            drop(consumer.run(|| black_box(Box::new(1))));
+            drop(consumer);
+            done.send(()).expect("main listens");
+        }
+    });
+    let served = || {
+        let one = Consumer::new("served by another thread");
+        send.send(one.clone()).expect("it works");
+        finished.recv().expect("it works");
+        one.owner_tag()
+    };
+    let mut slots: HashSet<_> = (0..IN_TURN).map(|_| served()).collect();
+    let before = slots.len();
+    slots.extend((0..3 * IN_TURN).map(|_| served()));
+    println!(
+        "{before} slots for what a thread keeps, then {}",
+        slots.len()
+    );
+    assert!(
+        slots.len() <= before + 2 && before <= 160,
+        "from {before} slots to {}",
+        slots.len()
+    );
+    drop(send);
+    worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+    host.check();
+}
+
+/// Blocks that are handed over make for an array of tags a run. When they are gone its memory goes
+/// back, each time as much.
+fn side_arrays(host: &Host, _: &Arguments) {
+    const BLOCKS: u64 = 100_000;
+    let (from, to) = (Consumer::new("from"), Consumer::new("to"));
+    let mut records = Vec::new();
+    for _ in 0..20 {
+        let mut blocks: Vec<_> = from.run(|| (0..BLOCKS).map(Box::new).collect());
+        bursar::transfer_all(&mut blocks, &to).expect("memory for the books");
+        let with = bursar::stats().metadata_bytes;
+        drop(blocks);
+        bursar::purge();
+        records.push((with, bursar::stats().metadata_bytes));
+    }
+    println!("bytes of records with the blocks and without: {records:?}");
+    // Four bytes a block, but for a page a run.
+    let (with, without) = records[1];
+    assert!(
+        without + BLOCKS * 3 < with,
+        "{without} bytes, {with} before"
+    );
+    assert!(
+        records[1..].iter().all(|&both| both == (with, without)),
+        "{records:?}"
+    );
     host.check();
 }
 
