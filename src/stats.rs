@@ -33,7 +33,7 @@ pub struct Stats {
     pub resident_bytes: u64,
     /// Blocks that are alive: each counts what it occupies, [`block_size`](crate::block_size).
     pub allocated_bytes: u64,
-    /// The allocator's own records.
+    /// The allocator's own records, without pages that free ones have given back.
     pub metadata_bytes: u64,
     /// Given back to the system since the start.
     pub purged_bytes: u64,

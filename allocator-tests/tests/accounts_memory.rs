@@ -34,3 +34,11 @@ fn memory_falls_when_a_query_ends() {
         without[0]
     );
 }
+
+#[test]
+fn tags_of_blocks_that_were_handed_over_go_back() {
+    let printed = Scenario::new(env!("CARGO_BIN_EXE_child"), "side_arrays")
+        .settings("decay_ms=never")
+        .succeed();
+    print!("{printed}");
+}

@@ -17,7 +17,7 @@ use crate::os::map::{self, Ranges};
 use crate::os::process::page_size;
 use crate::os::sync::{AtomicU64, Ordering::Relaxed};
 use crate::pool::region::{DESCRIPTOR, Region, descriptor_address};
-use crate::pool::{Pool, fixed};
+use crate::pool::{Pool, fixed, metadata};
 use crate::units::{SLICE, Slices};
 
 /// Periods of a decay time.
@@ -94,6 +94,7 @@ impl Decay {
         let all_is_aged = ticks > TICKS;
         if state.left == 0 || all_is_aged {
             fixed::all().for_each(Pool::end_if_over);
+            metadata::purge(false);
             state.quota = fixed::all().map(begin_period).sum::<u64>().div_ceil(TICKS);
             state.left = TICKS;
             if !all_is_aged {
@@ -192,7 +193,7 @@ pub(crate) fn purge_all(_held: &Guard<'_, State>) -> u64 {
         }
         pool.end_if_over();
     }
-    bytes
+    bytes + metadata::purge(true)
 }
 
 /// Purges those slices of `wanted` that are free and dirty. Returns how many were.

@@ -3,9 +3,13 @@
 //! Records are type-stable: one that is given back is handed out again only as a record of the
 //! same size, and its memory is never unmapped. A stale pointer to one is therefore still a
 //! pointer to a record of that kind, which the lock-free readers rely on.
+//!
+//! Of a large record that nobody has had for a while only the first page stays: those are side
+//! arrays, of which there may have been many at once.
 
 use crate::os::lock::Lock;
 use crate::os::map;
+use crate::os::process::page_size;
 use crate::os::sync::{AtomicU64, Ordering::Relaxed};
 use crate::units::round_up;
 use core::ptr::{NonNull, null_mut};
@@ -14,6 +18,8 @@ use core::ptr::{NonNull, null_mut};
 const STEP: usize = 256 << 10;
 /// Records are aligned to two cache lines, which prefetchers fetch as a pair.
 const ALIGN: usize = 128;
+/// Pages of a record from which on they are given back while it is free.
+const LEAST_PAGES: usize = 4;
 /// Distinct record sizes that can be given back; arenas, bins, ledger tables, one side array a
 /// size class.
 const SIZES: usize = 96;
@@ -32,6 +38,20 @@ struct FreeRecords {
 
 struct FreeRecord {
     next: *mut FreeRecord,
+    /// Bytes that were given back since it is free.
+    purged: usize,
+    /// It was free when [`purge`] last came by.
+    is_idle: bool,
+}
+
+impl FreeRecord {
+    /// The whole pages of a free record of `size` bytes behind this head: address and length.
+    fn pages(&self, size: usize) -> (usize, usize) {
+        let start = core::ptr::from_ref(self).addr();
+        let first = round_up(start + size_of::<FreeRecord>(), page_size());
+        let end = (start + size) & !(page_size() - 1);
+        (first, end.saturating_sub(first))
+    }
 }
 
 // SAFETY: the pointers are to memory that only the lock's holder reaches.
@@ -47,7 +67,7 @@ pub(super) static ROOM: Lock<Room> = Lock::new(Room {
 });
 static MAPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes mapped for records, tables included.
+/// Bytes mapped for records, tables included, without what free records have given back.
 pub(crate) fn mapped_bytes() -> u64 {
     MAPPED.load(Relaxed)
 }
@@ -63,15 +83,17 @@ pub(super) fn count_unmapped(bytes: usize) {
 }
 
 /// Memory for a record of `size` bytes, aligned to 128. Its contents are those of the last record
-/// of that size, or zero. `None` if the kernel refuses.
+/// of that size, or zero in part or all. `None` if the kernel refuses.
 pub(crate) fn allocate(size: usize) -> Option<NonNull<u8>> {
     let size = round_up(size, ALIGN);
     let mut room = ROOM.lock();
     if let Some(free) = room.free.iter_mut().find(|free| free.size == size)
         && let Some(record) = NonNull::new(free.first)
     {
-        // SAFETY: records on the list are free and hold their link.
-        free.first = unsafe { record.as_ref().next };
+        // SAFETY: records on the list are free and hold their head.
+        let head = unsafe { record.as_ref() };
+        free.first = head.next;
+        count_mapped(head.purged);
         return Some(record.cast());
     }
     if room.left < size {
@@ -101,10 +123,41 @@ pub(crate) unsafe fn release(record: NonNull<u8>, size: usize) {
     if let Some(list) = list {
         let record = record.cast::<FreeRecord>();
         list.size = size;
-        // SAFETY: the record is the caller's to give, large enough for a link and aligned.
-        unsafe { record.write(FreeRecord { next: list.first }) };
+        let head = FreeRecord {
+            next: list.first,
+            purged: 0,
+            is_idle: false,
+        };
+        // SAFETY: the record is the caller's to give, large enough for a head and aligned.
+        unsafe { record.write(head) };
         list.first = record.as_ptr();
     }
+}
+
+/// Gives pages of free records back: of those that were free when this was last called too, or of
+/// `all`. Returns the bytes.
+pub(crate) fn purge(all: bool) -> u64 {
+    let least = LEAST_PAGES * page_size();
+    let mut bytes = 0;
+    let room = ROOM.lock();
+    for list in room.free.iter().filter(|list| list.size >= least) {
+        let mut next = list.first;
+        // SAFETY: records on the list are free, hold their head, and are reached under the lock only.
+        while let Some(head) = unsafe { next.as_mut() } {
+            if head.purged == 0 && (all || head.is_idle) {
+                let (first, len) = head.pages(list.size);
+                // SAFETY: pages of a free record, which are mapped, and behind its head.
+                if unsafe { map::purge(first, len) }.is_ok() {
+                    head.purged = len;
+                    bytes += len as u64;
+                }
+            }
+            head.is_idle = true;
+            next = head.next;
+        }
+    }
+    count_unmapped(bytes as usize);
+    bytes
 }
 
 #[cfg(test)]
@@ -122,5 +175,29 @@ mod tests {
         let c = allocate(201).unwrap();
         assert_ne!(c, a, "a record of another size does not take its place");
         assert!(mapped_bytes() >= 3000);
+    }
+
+    /// What was in a free record is gone, but for its first page, once it was seen free twice, or at
+    /// once if everything is purged.
+    #[test]
+    fn what_is_free_for_long_gives_its_pages_back() {
+        // Of a size that nothing else has, and the last one freed is the next to be had.
+        let size = 9 * page_size() + 384;
+        let first = allocate(size).unwrap();
+        for purges in [&[false, false][..], &[true]] {
+            // SAFETY: a record of that size, nobody else's.
+            unsafe {
+                first.as_ptr().write_bytes(1, size);
+                release(first, size);
+            }
+            purges.iter().for_each(|&all| _ = purge(all));
+            assert_eq!(allocate(size), Some(first));
+            // SAFETY: as above; a record's bytes are initialised.
+            let bytes = unsafe { core::slice::from_raw_parts(first.as_ptr(), size) };
+            let zero = bytes.iter().filter(|&&byte| byte == 0).count();
+            assert!(zero >= 7 * page_size(), "{zero} bytes were given back");
+        }
+        // SAFETY: nobody uses it.
+        unsafe { release(first, size) };
     }
 }
