@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use allocator_tests::memory::Memory;
+use bursar::{Pool, PoolId};
 
 /// The figures of one moment, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -12,26 +13,26 @@ pub struct Level([u64; FIGURES]);
 
 const FIGURES: usize = 5;
 
-/// By how much the last quarter may be above the second one.
+/// By how much the last third may be above the one before it.
 ///
 /// Resident and mapped memory have in them what the C library and the kernel
 /// keep for threads.
 const BOUNDS: [(&str, u64, u64); FIGURES] = [
-    ("resident", 1 << 20, SETTLING),
-    ("mapped, but for what is reserved", 4 << 20, SETTLING),
+    ("resident", 512 << 10, SETTLING),
+    ("mapped, but for what is reserved", 2 << 20, SETTLING),
     // Addresses, not memory: for the most that the threads ever held at once,
     // which differs by some tens of MiB from run to run.
-    ("mapped by bursar", 64 << 20, SETTLING),
+    ("mapped by bursar", 32 << 20, SETTLING),
     ("bursar's records", 256 << 10, SETTLING),
-    ("allocated", 256 << 10, 0),
+    ("allocated", 128 << 10, 0),
 ];
 
 /// The allocator keeps its records for each consumer on each thread that was
 /// ever at work for it. Consumers and threads take turns in the places that
 /// there are, so that this comes to an end, which takes that many cycles.
-const SETTLED: usize = 500;
-/// How much there may be of that in a shorter run.
-const SETTLING: u64 = 2 << 20;
+const SETTLED: usize = 250;
+/// How much there may be of that where the last third begins sooner.
+const SETTLING: u64 = 1 << 20;
 
 impl Level {
     /// The figures now. Everything is given back first, and every structure is
@@ -49,6 +50,9 @@ impl Level {
         if let Some(task) = bursar::running_tasks().iter().next() {
             return Err(format!("a task is left: {task:?}"));
         }
+        if let Some(pool) = bursar::pools().find(|pool| !is_for_good(pool.id)) {
+            return Err(format!("a pool is left: {pool:?}"));
+        }
         Ok(Self([
             memory.anonymous,
             memory.mapped.saturating_sub(stats.reserved_bytes),
@@ -57,6 +61,12 @@ impl Level {
             stats.allocated_bytes,
         ]))
     }
+}
+
+/// Whether a pool is the growing one, or a configured one: they never end.
+fn is_for_good(id: PoolId) -> bool {
+    let mut configured = (0..).map_while(Pool::configured);
+    id == PoolId::GROWING || configured.any(|pool| pool.id() == id)
 }
 
 impl fmt::Display for Level {
@@ -103,9 +113,9 @@ impl Levels {
         Ok(level)
     }
 
-    /// The median of each figure over a quarter of the run.
-    fn quarter(&self, number: usize) -> Level {
-        let part = self.len() / 4;
+    /// The median of each figure over a third of the run.
+    fn third(&self, number: usize) -> Level {
+        let part = self.len() / 3;
         let levels = &self.0[number * part..(number + 1) * part];
         Level(std::array::from_fn(|figure| {
             let mut values: Vec<_> = levels.iter().map(|level| level.0[figure]).collect();
@@ -114,10 +124,10 @@ impl Levels {
         }))
     }
 
-    /// An error if a figure has grown from the second quarter to the last.
+    /// An error if a figure has grown from the second third to the last.
     pub fn compare(&self) -> Result<(), String> {
-        let (second, last) = (self.quarter(1), self.quarter(3));
-        let is_settled = self.len() / 4 >= SETTLED;
+        let (second, last) = (self.third(1), self.third(2));
+        let is_settled = self.len() / 3 >= SETTLED;
         for (figure, (name, bound, settling)) in BOUNDS.into_iter().enumerate() {
             let (from, to) = (second.0[figure], last.0[figure]);
             let bound = bound + if is_settled { 0 } else { settling };
@@ -134,7 +144,10 @@ impl Levels {
 impl fmt::Display for Levels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} cycles; medians of", self.len())?;
-        writeln!(f, "  the second quarter: {}", self.quarter(1))?;
-        write!(f, "  the last quarter:   {}", self.quarter(3))
+        for (number, name) in ["first", "second", "last"].into_iter().enumerate() {
+            let end = if number == 2 { "" } else { "\n" };
+            write!(f, "  the {name} third: {}{end}", self.third(number))?;
+        }
+        Ok(())
     }
 }
