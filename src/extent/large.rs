@@ -33,14 +33,18 @@ static MOVED_ALIVE: AtomicU32 = AtomicU32::new(0);
 #[repr(C)]
 pub(crate) struct Large {
     pub(crate) head: Head,
-    /// Where a run keeps what is no number: a reader of statistics may take one for the other.
-    unused: [usize; 5],
+    /// So that a reader of statistics that takes a run for a block, as it has become one meanwhile,
+    /// reads what is mostly 0 there, and is not written but atomically.
+    unused: [usize; 3],
     bytes: AtomicUsize,
     /// Slices of the guard before it.
     front: AtomicU32,
 }
 
 static_assertions::const_assert!(size_of::<Large>() <= DESCRIPTOR);
+
+/// Where the descriptor has the bytes.
+pub(crate) const BYTES_AT: usize = core::mem::offset_of!(Large, bytes);
 
 /// A block that was made or given up.
 #[derive(Clone, Copy, Debug)]

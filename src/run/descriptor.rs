@@ -10,6 +10,7 @@ use crate::extent::bits::{bits, mask};
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::fit::{self, Contents, Zeroing};
 use crate::extent::guard;
+use crate::extent::large::BYTES_AT;
 use crate::os::process::page_size;
 use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
@@ -91,6 +92,7 @@ const APART: u8 = 4;
 
 const_assert_eq!(size_of::<Run>(), DESCRIPTOR);
 const_assert!(core::mem::offset_of!(Run, free) == 64);
+const_assert_eq!(core::mem::offset_of!(Run, side), BYTES_AT);
 
 /// A slot that was handed out.
 #[derive(Clone, Copy, Debug)]
