@@ -134,7 +134,13 @@ impl MemoryPool for BursarMemoryPool {
         if let Some(process) = &self.process {
             process.look();
         }
-        let grown = self.entry(reservation).try_grow(additional as u64);
+        let entry = self.entry(reservation);
+        let mut grown = entry.try_grow(additional as u64);
+        if let (Err(_), Some(process)) = (&grown, &self.process) {
+            // For what was declared since the last look, which may be there already or never be.
+            process.count();
+            grown = entry.try_grow(additional as u64);
+        }
         grown.map_err(|error| exhausted(reservation, additional, &error))
     }
 

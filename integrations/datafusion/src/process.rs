@@ -6,14 +6,15 @@
 //! ```text
 //! used = allocated + declared since that was counted
 //! ```
-//! Declarations that are never allocated, of which there are many, take no room for longer than it
-//! takes to look again; those that are allocated late are seen when they are.
+//! Much is declared when it is allocated already, and more is never allocated: batches that share
+//! buffers are declared once each. So nothing is refused for what was declared before it was counted
+//! again; what is allocated late is seen when it is.
 //!
 //! A request is admitted while `used` with it stays within the limit, or half of it for operators
-//! that can spill, which do so when they are refused. What is allocated
-//! without asking is bounded at poll boundaries, by resident pages: above the limit those that are
-//! free go back to the system at once, and where those in use are above limit and slack the query
-//! that holds most ends with an error.
+//! that can spill, which do so when they are refused. What is allocated without asking is bounded at
+//! poll boundaries, by resident pages: above the limit those that are free go back to the system at
+//! once, and where those in use are above limit and slack the query that holds most ends with an
+//! error.
 
 use crate::books::Query;
 use crate::history::History;
@@ -87,18 +88,24 @@ impl ProcessBytes {
         if !self.is_turn(&self.next_look, BETWEEN_LOOKS) {
             return;
         }
-        let declared = self.reserved();
-        let stats = bursar::stats();
+        let stats = self.count();
         let in_use = stats.resident_bytes.saturating_sub(stats.dirty_bytes);
-        // Relaxed: each is a number of its own, and at most a millisecond old either way.
-        self.declared_then.store(declared, Relaxed);
-        self.used.store(stats.allocated_bytes, Relaxed);
         if stats.resident_bytes > self.limit && stats.dirty_bytes > 0 {
             self.purge();
         }
         if in_use > self.limit.saturating_add(self.slack) {
             self.end_largest(in_use);
         }
+    }
+
+    /// Counts what is allocated, and begins anew to add up what is declared.
+    pub(crate) fn count(&self) -> bursar::Stats {
+        let declared = self.reserved();
+        let stats = bursar::stats();
+        // Relaxed: each is a number of its own, and at most a millisecond old either way.
+        self.declared_then.store(declared, Relaxed);
+        self.used.store(stats.allocated_bytes, Relaxed);
+        stats
     }
 
     fn purge(&self) {

@@ -8,9 +8,10 @@ use bursar_tpch::{QUERIES, query};
 use datafusion::arrow::array::{ArrayRef, AsArray};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -83,9 +84,9 @@ fn spills(plan: &dyn ExecutionPlan) -> usize {
     own.unwrap_or(0) + below.sum::<usize>()
 }
 
-/// One sort, whose merges declare a hundred megabytes at these sizes: there is room for one.
-fn sorting() -> datafusion::prelude::SessionConfig {
-    support::config().with_target_partitions(1)
+/// A sort of so many partitions.
+fn sorting(partitions: usize) -> SessionConfig {
+    support::config().with_target_partitions(partitions)
 }
 
 /// The tables, made by another process: the text that they are made of stays in memory.
@@ -117,27 +118,63 @@ fn a_sort_spills_within_the_limit() {
     alone(async {
         tables();
         bursar::purge();
-        let free = accounted(sorting(), Options::new()).await;
+        let free = accounted(sorting(1), Options::new()).await;
         let (unlimited, expected) = peak_of(digest(&free, SORT)).await;
         let expected = expected.unwrap();
         drop(free);
         bursar::purge();
-        let (limit, slack) = (144 * MIB, 48 * MIB);
         println!("{unlimited} B without a limit");
         assert!(
-            unlimited > limit + slack + 32 * MIB,
+            unlimited > LIMIT + SLACK + 32 * MIB,
             "it takes only {unlimited} B"
         );
-        let options = Options::new().process_limit(limit).process_slack(slack);
-        let session = accounted(sorting(), options).await;
-        for round in 0..2 {
-            let (peak, found) = peak_of(digest(&session, SORT)).await;
-            let found = found.unwrap();
-            assert_eq!((found.0, found.1), (expected.0, expected.1));
-            assert!(found.2 > 0, "nothing was spilled");
-            println!("{peak} B of {unlimited} B are resident");
-            assert!(peak < limit + slack, "round {round}: {peak} B are resident");
+        let session = limited(sorting(1)).await;
+        for _ in 0..2 {
+            sorts_like(&session, expected).await;
         }
+        // Eight that merge hold two batches of each file that they merge.
+        let session = limited(sorting(8).with_batch_size(1024)).await;
+        let fan_in = "SET datafusion.runtime.max_spill_merge_fan_in = '4'";
+        run(&session, fan_in).await.unwrap();
+        sorts_like(&session, expected).await;
+    });
+}
+
+const LIMIT: u64 = 144 * MIB;
+const SLACK: u64 = 48 * MIB;
+
+async fn limited(config: SessionConfig) -> SessionContext {
+    let options = Options::new().process_limit(LIMIT).process_slack(SLACK);
+    accounted(config, options).await
+}
+
+async fn sorts_like(session: &SessionContext, expected: (usize, u64, usize)) {
+    let (peak, found) = peak_of(digest(session, SORT)).await;
+    let found = found.unwrap();
+    assert_eq!((found.0, found.1), (expected.0, expected.1));
+    assert!(found.2 > 0, "nothing was spilled");
+    println!("{peak} B are resident, {} files were spilled", found.2);
+    assert!(peak < LIMIT + SLACK, "{peak} B are resident");
+}
+
+/// What is declared and not allocated takes no room; what is allocated does, declared or not.
+#[test]
+fn only_what_is_there_takes_room() {
+    alone(async {
+        let limit = bursar::stats().allocated_bytes + 64 * MIB;
+        let options = Options::new().process_limit(limit).process_slack(32 * MIB);
+        let session = support::empty(support::config(), options);
+        let pool: Arc<dyn MemoryPool> = accounts(&session).pool().clone();
+        let register = |name: &str| MemoryConsumer::new(name).register(&pool);
+        let empty: Vec<MemoryReservation> = (0..100).map(|_| register("empty")).collect();
+        for one in &empty {
+            one.try_grow(40 << 20).unwrap();
+        }
+        let held = std::hint::black_box(vec![1_u8; 60 << 20]);
+        let last = register("last");
+        assert!(is_exhausted(&last.try_grow(40 << 20).unwrap_err()));
+        drop(held);
+        last.try_grow(40 << 20).unwrap();
     });
 }
 
