@@ -39,12 +39,13 @@ async fn main() -> Result<(), Cause> {
     let session = session(limit);
     register(&session, &tables).await?;
     let accounts = Accounts::of(&session.state()).ok_or("no accounts were installed")?;
-    let watch = Watch::begin(Arc::clone(&accounts));
-    let told = run_all(&session, &accounts, scale).await?;
+    let begun = Instant::now();
+    let watch = Watch::begin(Arc::clone(&accounts), begun);
+    let queries = run_all(&session, &accounts, scale, begun).await?;
     let samples = watch.end();
-    told.iter().for_each(|line| println!("{line}"));
+    queries.iter().for_each(|query| println!("{}", query.told));
     let path = folder.join("memory.svg");
-    plot::write(&path, &samples)?;
+    plot::write(&path, &samples, &queries)?;
     println!("declared and real bytes by operator: {}", path.display());
     Ok(())
 }
@@ -81,19 +82,29 @@ fn session(limit: Option<u64>) -> SessionContext {
     SessionContext::new_with_state(install(builder, options).build())
 }
 
-/// Runs the queries one after the other, and returns what is to be printed of each.
+/// A query that was run.
+struct Ran {
+    number: usize,
+    /// When it began.
+    at: Duration,
+    /// What is to be printed of it.
+    told: String,
+}
+
+/// Runs the queries one after the other.
 async fn run_all(
     session: &SessionContext,
     accounts: &Accounts,
     scale: f64,
-) -> Result<Vec<String>, Cause> {
+    begun: Instant,
+) -> Result<Vec<Ran>, Cause> {
     let bar = bar("queries")?;
     bar.set_length(QUERIES as u64);
-    let mut told = Vec::new();
+    let mut queries = Vec::new();
     for number in 1..=QUERIES {
-        let begun = Instant::now();
+        let at = begun.elapsed();
         let result = session.sql(&query(number)).await?.collect().await;
-        let took = begun.elapsed();
+        let took = begun.elapsed() - at;
         let how = match &result {
             Ok(batches) if scale == 1.0 => match differs_from_published(number, batches)? {
                 Some(difference) => format!("differs from the published answer: {difference}"),
@@ -103,15 +114,16 @@ async fn run_all(
             Err(error) => error.to_string(),
         };
         drop(result);
-        told.push(format!("Q{number}, {took:.1?}: {how}"));
-        told.push(last_report(accounts, number).await);
+        let report = last_report(accounts, number).await;
+        let told = format!("Q{number}, {took:.1?}: {how}\n{report}");
+        queries.push(Ran { number, at, told });
         bar.set_message(human_readable_size(
             bursar::stats().allocated_bytes as usize,
         ));
         bar.set_position(number as u64);
     }
     bar.finish_and_clear();
-    Ok(told)
+    Ok(queries)
 }
 
 /// The report of the query that ended last, the `number`th. Tasks that were spawned for it may

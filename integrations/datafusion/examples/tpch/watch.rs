@@ -11,6 +11,7 @@ const PERIOD: Duration = Duration::from_millis(5);
 
 /// Bytes by operator at some moment: declared and real.
 pub struct Sample {
+    /// Since the beginning.
     pub at: Duration,
     pub bytes: BTreeMap<String, [u64; 2]>,
 }
@@ -22,11 +23,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn begin(accounts: Arc<Accounts>) -> Watch {
+    pub fn begin(accounts: Arc<Accounts>, begun: Instant) -> Watch {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let samples = thread::spawn(move || {
-            let begun = Instant::now();
             let mut samples = Vec::new();
             while !over.load(Relaxed) {
                 samples.push(Sample {
