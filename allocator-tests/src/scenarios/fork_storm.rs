@@ -55,6 +55,9 @@ static IDENTITIES: [AtomicU64; THREADS] = [const { AtomicU64::new(0) }; THREADS]
 thread_local! {
     /// The thread's number; none of the others has one.
     static NUMBER: Cell<usize> = const { Cell::new(THREADS) };
+    /// The thread has gone on since its handler forked. A fork takes longer than the next signal: where
+    /// few threads are at work they would do nothing but fork in the same place.
+    static HAS_GONE_ON: Cell<bool> = const { Cell::new(true) };
 }
 
 /// Random steps under the shadow; a child of a handler that interrupted them ends here.
@@ -69,6 +72,7 @@ fn steps(heap: &'static Heap, seed: u64, count: u64) {
             .apply(&mut shadow)
             .unwrap_or_else(|fault| panic!("{fault}"));
         assert!(had, "memory can be had: {:?}", bursar::last_failure());
+        HAS_GONE_ON.set(true);
         if IS_CHILD.load(Ordering::Relaxed) {
             break;
         }
@@ -151,9 +155,11 @@ fn thread_of(heap: &'static Heap, theirs: &mut Vec<Filled>, seed: u64, forks: u6
 }
 
 extern "C" fn fork_now(_: libc::c_int) {
-    if !AT_WORK[NUMBER.get()].load(Ordering::Relaxed) || !may_fork() {
+    let may = AT_WORK[NUMBER.get()].load(Ordering::Relaxed) && HAS_GONE_ON.get();
+    if !may || !may_fork() {
         return;
     }
+    HAS_GONE_ON.set(false);
     let Some(place) = CHILDREN.iter().find(|place| {
         place
             .compare_exchange(0, -1, Ordering::Relaxed, Ordering::Relaxed)
