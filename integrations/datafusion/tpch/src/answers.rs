@@ -22,6 +22,12 @@ pub fn differs_from_published(
     let mut expected: Vec<Vec<&str>> = lines.skip(1).map(cells).collect();
     let rows = crate::rows(batches)?;
     let mut found: Vec<Vec<&str>> = rows.iter().map(|row| cells(row)).collect();
+    if number == 11 {
+        // The text has these keys without their last two digits.
+        for row in &mut found {
+            row[0] = &row[0][..row[0].len().saturating_sub(2)];
+        }
+    }
     if expected.len() != found.len() {
         let told = format!("{} rows, not {}", found.len(), expected.len());
         return Ok(Some(told));
