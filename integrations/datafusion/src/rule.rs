@@ -63,7 +63,7 @@ pub(crate) fn wrapped(
 
 /// The plan without the wrappers that [`install`](crate::install) or
 /// [`Accounts::wrap`](crate::Accounts::wrap) put around its nodes: to be sent elsewhere, by codecs
-/// that know DataFusion's own nodes.
+/// that know DataFusion's own nodes and do not look into what stands for them.
 ///
 /// # Errors
 /// If a node refuses its own children.
