@@ -13,7 +13,6 @@ use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -89,27 +88,28 @@ fn sorting(partitions: usize) -> SessionConfig {
     support::config().with_target_partitions(partitions)
 }
 
-/// The tables, made by another process: the text that they are made of stays in memory.
+/// Set for the process that makes the tables.
+const MAKES_TABLES: &str = "MAKES_TABLES";
+
+/// The tables, made by another process if need be: the text that they are made of stays in memory.
 fn tables() {
-    if !PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("tpch-{SCALE}"))
-        .exists()
-    {
-        let program = std::env::current_exe().unwrap();
-        let making = ["--exact", "the_tables_are_made", "--ignored"];
-        let made = std::process::Command::new(program)
-            .args(making)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
-    }
+    let made = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tables_are_made"])
+        .env(MAKES_TABLES, "1")
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
     data_at(SCALE);
 }
 
+/// What [`tables`] runs in a process of its own.
 #[test]
-#[ignore = "the others start it in a process of its own"]
-fn the_tables_are_made() {
-    data_at(SCALE);
+fn tables_are_made() {
+    if std::env::var_os(MAKES_TABLES).is_some() {
+        data_at(SCALE);
+    } else {
+        alone(async { tables() });
+    }
 }
 
 /// What can spill does, and the process stays below the limit and the slack.
