@@ -296,3 +296,28 @@ impl Block {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// In runs of one slice and of several: at the start of a block, and at no other place.
+    #[test]
+    fn slots_are_found_by_their_start() {
+        for size in [16, 5_000, 40_000, 200_000] {
+            let layout = Layout::from_size_align(size, 16).unwrap();
+            let blocks: Vec<_> = (0..40).map(|_| allocate(layout)).collect();
+            for &block in &blocks {
+                let class = class_of_layout(layout);
+                // SAFETY: a block's slices have descriptors.
+                unsafe {
+                    assert_eq!(slot(block.addr()).map(|slot| slot.0), class);
+                    assert!(slot(block.addr() + 8).is_none());
+                    assert!(slot(block.addr() + size / 2 + 1).is_none());
+                    Block::at(block).unwrap().free();
+                }
+            }
+        }
+    }
+}

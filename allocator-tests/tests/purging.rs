@@ -97,3 +97,8 @@ fn runs_that_their_owner_drains_give_pages_back_meanwhile() {
 fn runs_that_others_drain_give_pages_back_meanwhile() {
     timed("draining", &["others"], 1200, ",background");
 }
+
+#[test]
+fn memory_goes_back_while_a_thread_only_frees_large_blocks() {
+    timed("only_frees", &[], 800, "");
+}

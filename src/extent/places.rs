@@ -183,6 +183,7 @@ mod models {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::vec::Vec;
 
     #[test]
     fn keeps_ages_and_gives_way() {
@@ -205,5 +206,30 @@ mod tests {
         assert_eq!(left, PLACES - 1, "those that were marked leave");
         places.age(true, |_| left += 1);
         assert_eq!(left, PLACES);
+    }
+
+    /// What was taken back takes no room: nothing is measured as long as there is enough.
+    #[test]
+    fn makes_room_only_where_there_is_too_little() {
+        let (places, mut gone) = (Places::new(), Vec::new());
+        let mut put = |span: usize, size: usize| {
+            let measured = Cell::new(false);
+            let measure = |_| {
+                measured.set(true);
+                3
+            };
+            places.make_room(size, 8, measure, |span| gone.push(span >> SLICE_SHIFT));
+            assert_eq!(places.put(span << SLICE_SHIFT), None);
+            measured.get()
+        };
+        assert!(!put(1, 3));
+        for _ in 0..5 {
+            assert!(!put(2, 3));
+            let second = 2 << SLICE_SHIFT;
+            assert_eq!(places.take(3, |span| span == second), Some(second));
+        }
+        assert!(!put(2, 3));
+        assert!(put(3, 3), "one has to leave");
+        assert_eq!(gone, [2]);
     }
 }

@@ -24,6 +24,7 @@ pub(super) const ALL: &[(&str, Run)] = &[
     ("pause", pause),
     ("late", late),
     ("draining", draining),
+    ("only_frees", only_frees),
 ];
 
 const PAGE: usize = 4096;
@@ -440,4 +441,24 @@ fn pages_of(pieces: &[Piece]) -> u64 {
     pages.sort_unstable();
     pages.dedup();
     (pages.len() * PAGE) as u64
+}
+
+/// A thread that does nothing but give large blocks back, one after the other over four decay times:
+/// those of the first two are gone in the end, but for what it keeps for its next request.
+fn only_frees(host: &Host, arguments: &Arguments) {
+    const BLOCKS: u64 = 64;
+    const SIZE: u64 = 1 << 20;
+    const KEPT: u64 = 8 << 20;
+    let decay = Duration::from_millis(arguments.number(0));
+    let pieces: Vec<_> = (0..BLOCKS)
+        .map(|_| Piece::new(host.heap, SIZE as usize))
+        .collect();
+    let full = Memory::now();
+    for piece in pieces {
+        piece.release(host.heap);
+        thread::sleep(decay / (BLOCKS as u32 / 4));
+    }
+    let gone = full.resident.saturating_sub(Memory::now().resident);
+    println!("{} KiB of {} went back", gone >> 10, (BLOCKS * SIZE) >> 10);
+    assert!(gone >= BLOCKS / 2 * SIZE - KEPT, "{gone} bytes");
 }
