@@ -264,7 +264,7 @@ impl PoolStats {
         let survey = survey(pool);
         let used = match pool.size() {
             Some(size) => size.saturating_sub(survey.free),
-            None => pool.counts.used.load(Relaxed) * pool.grain() as u64,
+            None => pool.used_bytes(),
         };
         PoolStats {
             id: PoolId(pool.id()),

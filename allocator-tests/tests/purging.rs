@@ -102,3 +102,8 @@ fn runs_that_others_drain_give_pages_back_meanwhile() {
 fn memory_goes_back_while_a_thread_only_frees_large_blocks() {
     timed("only_frees", &[], 800, "");
 }
+
+#[test]
+fn what_goes_up_and_down_keeps_its_memory_until_it_rests() {
+    timed("waves", &[], 800, "");
+}

@@ -29,8 +29,9 @@ use core::fmt;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Zeal {
     /// What has been idle for a period, or for longer. Nobody came by in the periods that were
-    /// missed, so all was idle meanwhile.
-    Idle { missed: u8 },
+    /// missed, so all was idle meanwhile. What runs have not come to use is left to them while free
+    /// memory is held: it will be wanted.
+    Idle { missed: u8, is_held: bool },
     /// Unused runs, idle or not.
     Unused,
     /// Everything.
@@ -46,14 +47,24 @@ impl Zeal {
         };
         Zeal::Idle {
             missed: missed.min(u8::MAX.into()) as u8,
+            is_held: DECAY.is_held(now),
         }
     }
 
     /// Periods that were missed.
     pub(super) fn missed(self) -> u8 {
         match self {
-            Zeal::Idle { missed } => missed,
+            Zeal::Idle { missed, .. } => missed,
             Zeal::Unused | Zeal::All => 0,
+        }
+    }
+
+    /// Whether a run, looked at a period ago or not, gives up what it has not come to use.
+    fn takes_unextended(self, was_looked_at: bool) -> bool {
+        match self {
+            Zeal::Idle { missed, is_held } => !is_held && (was_looked_at || missed > 0),
+            Zeal::Unused => false,
+            Zeal::All => true,
         }
     }
 
@@ -152,9 +163,11 @@ impl Arena {
             if emptied_by_others {
                 run.collect();
             }
-            let old = run.was_looked_at() || zeal != Zeal::Idle { missed: 0 };
-            // What the run has not come to use for a period.
-            let mut purged = if old { run.purge_unextended() } else { 0 } as u64;
+            // Also of a run that goes back whole: who has it next may come to use as little of it.
+            let mut purged = match zeal.takes_unextended(run.was_looked_at()) {
+                true => run.purge_unextended() as u64,
+                false => 0,
+            };
             let before = run.look(run.surplus.get(), zeal.missed());
             let looks = run.looks();
             if looks == 0 {

@@ -4,12 +4,14 @@
 //! period began and are still so are *aged*; they are purged in equal parts at the ticks of that
 //! period, the highest addresses first, since first fit will want the lowest again. So a slice is
 //! purged at the latest two periods after it was freed, and one that is reused meanwhile is not.
-//! The arena layer takes the other half of the decay time to empty runs and pages inside runs.
+//! The arena layer takes the other half of the decay time to empty runs and pages inside runs. What
+//! the program's [`demand`](super::demand) holds is not purged.
 //!
 //! A purger claims what it purges like an allocation does, so nobody can be given a slice whose
 //! pages are just being taken away.
 
 use super::bits::{mask, spans};
+use super::demand::Demand;
 use super::fit::{chunks, record, slots};
 use super::purges::Purges;
 use crate::os::lock::{Guard, Lock};
@@ -34,6 +36,8 @@ pub(crate) struct Decay {
     due: AtomicU64,
     /// Milliseconds after which a freed slice has been given back; `u64::MAX` for never.
     millis: AtomicU64,
+    /// Until when there is less free memory than is held.
+    held_until: AtomicU64,
     state: Lock<State>,
 }
 
@@ -43,13 +47,19 @@ pub(crate) struct State {
     left: u64,
     /// Aged slices to purge at a tick.
     quota: u64,
+    demand: Demand,
 }
 
 /// The clock.
 pub(crate) static DECAY: Decay = Decay {
     due: AtomicU64::new(0),
     millis: AtomicU64::new(crate::config::DECAY_MILLIS),
-    state: Lock::new(State { left: 0, quota: 0 }),
+    held_until: AtomicU64::new(0),
+    state: Lock::new(State {
+        left: 0,
+        quota: 0,
+        demand: Demand::new(),
+    }),
 };
 
 impl Decay {
@@ -88,6 +98,7 @@ impl Decay {
         if interval == u64::MAX || due == 0 {
             return;
         }
+        let spare = self.spare(&mut state, now);
         // A thread that comes late does the ticks that were missed.
         let ticks = 1 + (now - due) / interval;
         // Nobody came by for a whole period: what is dirty has been so for at least that.
@@ -108,7 +119,25 @@ impl Decay {
         } else {
             state.quota * ticks
         };
-        purge_aged(most);
+        purge_aged(most.min(spare));
+    }
+
+    /// How many free slices are more than what is held.
+    fn spare(&self, state: &mut State, now: u64) -> u64 {
+        let used = fixed::all().map(Pool::used_bytes).sum();
+        let dirty: u64 = fixed::all().map(Pool::dirty_bytes).sum();
+        let (held, until) = state.demand.note(now, self.period(), used);
+        self.held_until
+            .store(if dirty < held { until } else { 0 }, Relaxed);
+        match held {
+            0 => u64::MAX,
+            _ => dirty.saturating_sub(held).div_ceil(SLICE as u64),
+        }
+    }
+
+    /// Whether there is less free memory than is held.
+    pub(crate) fn is_held(&self, now: u64) -> bool {
+        now < self.held_until.load(Relaxed)
     }
 
     /// Keeps everybody else from giving memory back until the guard is dropped.

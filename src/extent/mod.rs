@@ -11,6 +11,8 @@ mod across;
 #[cfg(not(loom))]
 pub(crate) mod decay;
 #[cfg(not(loom))]
+mod demand;
+#[cfg(not(loom))]
 pub(crate) mod descriptor;
 #[cfg(not(loom))]
 pub(crate) mod fit;

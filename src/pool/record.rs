@@ -270,6 +270,11 @@ impl Pool {
             + self.counts.purged_in_runs.load(Relaxed)
     }
 
+    /// Bytes of slices that belong to runs and spans.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.counts.used.load(Relaxed) * self.grain() as u64
+    }
+
     /// Bytes of slices that are free and hold what their last user wrote.
     pub(crate) fn dirty_bytes(&self) -> u64 {
         self.counts.dirty.load(Relaxed) * self.grain() as u64

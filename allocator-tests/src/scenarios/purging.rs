@@ -25,6 +25,7 @@ pub(super) const ALL: &[(&str, Run)] = &[
     ("late", late),
     ("draining", draining),
     ("only_frees", only_frees),
+    ("waves", waves),
 ];
 
 const PAGE: usize = 4096;
@@ -327,6 +328,41 @@ fn pause(host: &Host, arguments: &Arguments) {
     let released = Instant::now();
     while Memory::now().since(before).anonymous > ALLOWANCE {
         assert!(released.elapsed() < decay * 10, "it goes back in the end");
+        light_work(heap, &mut rng);
+        thread::sleep(Duration::from_millis(1));
+    }
+    host.check();
+}
+
+/// A program that goes up and down keeps what it is about to touch again, and gives it back when it
+/// has come to rest. The argument is the decay time in milliseconds.
+fn waves(host: &Host, arguments: &Arguments) {
+    const BYTES: usize = 64 << 20;
+    const WAVES: u64 = 12;
+    let decay = Duration::from_millis(arguments.number(0));
+    let heap = host.heap;
+    let mut rng = SmallRng::seed_from_u64(9);
+    let mut books = books_for(BYTES / 500 + 10_000);
+    let before = Memory::now();
+    let wave = |rng: &mut SmallRng, books: &mut Vec<Piece>| {
+        build(heap, 10, BYTES, books);
+        books.drain(..).for_each(|piece| piece.release(heap));
+        for _ in 0..6 {
+            thread::sleep(decay / 16);
+            light_work(heap, rng);
+        }
+    };
+    wave(&mut rng, &mut books);
+    let purged = bursar::stats().purged_bytes;
+    for _ in 0..WAVES {
+        wave(&mut rng, &mut books);
+    }
+    let purged = bursar::stats().purged_bytes - purged;
+    println!("{purged} bytes were given back in {WAVES} waves of {BYTES}");
+    assert!(purged < BYTES as u64, "{purged} bytes were given back");
+    let rested = Instant::now();
+    while Memory::now().since(before).anonymous > ALLOWANCE + (8 << 20) {
+        assert!(rested.elapsed() < decay, "it goes back in time");
         light_work(heap, &mut rng);
         thread::sleep(Duration::from_millis(1));
     }
