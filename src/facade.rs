@@ -50,7 +50,8 @@ impl Bursar {
 
     /// Sets the decay time: how many milliseconds after it was freed memory has been given back
     /// to the system, as long as some thread allocates or the background thread runs. 500 by
-    /// default.
+    /// default. While the bytes in use go up and down, by 8 MiB or more within half of that time,
+    /// memory is kept up to 9/8 of their peak of the last four times that.
     #[must_use]
     pub const fn decay_ms(mut self, millis: u64) -> Self {
         self.settings.decay_ms = millis;

@@ -3,7 +3,8 @@
 //! A block's bytes are its size rounded up to OS pages; slices behind that are never touched. It
 //! grows into the free slices behind it, or moves: below [`MOVE_MIN`] by copying, above by moving
 //! its pages, which costs the kernel two mappings for as long as the block lives. Such a block is
-//! mapped afresh when it is released, and moves stop when too many are alive.
+//! mapped afresh when it is released, and moves stop when too many are alive. What was mapped afresh
+//! has to be faulted in again, so up to [`COPY_MAX`] a block is copied where free memory is dirty.
 
 use super::descriptor::{Head, Kind};
 use super::fit::{self, Contents, Zeroing};
@@ -22,6 +23,8 @@ use core::alloc::Layout;
 
 /// Blocks of this many bytes are moved by the kernel rather than copied.
 pub(crate) const MOVE_MIN: usize = 512 << 10;
+/// Blocks of fewer bytes are copied to where others have been, if there is such memory.
+pub(crate) const COPY_MAX: usize = 16 << 20;
 /// Blocks alive whose pages were moved; two mappings each, of the 65,530 that a process may have.
 const MOVED_MAX: u32 = 4096;
 /// The block's pages were moved into its span.
@@ -391,6 +394,12 @@ impl Large {
         Some(())
     }
 
+    /// Whether copying costs less than moving pages when the block becomes `size` bytes.
+    fn is_copied(&self, size: usize) -> bool {
+        let bytes = self.bytes().min(size);
+        bytes < MOVE_MIN || (bytes < COPY_MAX && self.pool().dirty_bytes() >= size as u64)
+    }
+
     /// Moves the block's pages to a new block of `size` bytes at a multiple of `align` with the
     /// same tag, and releases the old one. `None`, with nothing changed, where copying is better
     /// or all that is left.
@@ -398,10 +407,7 @@ impl Large {
     /// # Safety
     /// The block is alive and the caller's.
     pub(crate) unsafe fn relocate(&self, size: usize, align: usize) -> Option<Block> {
-        if self.bytes().min(size) < MOVE_MIN
-            || MOVED_ALIVE.load(Relaxed) >= MOVED_MAX
-            || !self.is_movable()
-        {
+        if self.is_copied(size) || MOVED_ALIVE.load(Relaxed) >= MOVED_MAX || !self.is_movable() {
             return None;
         }
         let layout = Layout::from_size_align(size, align).ok()?;
@@ -445,6 +451,7 @@ impl Large {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::extent::decay::{DECAY, purge_all};
     use std::vec::Vec;
 
     fn make(places: &Places, size: usize) -> &'static Large {
@@ -487,5 +494,34 @@ mod tests {
             again.release();
             other.release();
         }
+    }
+
+    /// Whether a block's pages are moved as it becomes twice as large.
+    fn is_moved(size: usize) -> bool {
+        let large = make(&Places::new(), size);
+        // SAFETY: this test's blocks; the old one is given up as it moves.
+        unsafe {
+            let moved = large.relocate(2 * size, 1);
+            moved.map_or(large, |block| of(block.address)).release();
+            moved.is_some()
+        }
+    }
+
+    /// Other tests make memory dirty too, and use it again.
+    #[test]
+    fn blocks_are_copied_where_memory_is_dirty() {
+        const SIZE: usize = 1 << 20;
+        let where_none_is = || {
+            purge_all(&DECAY.hold());
+            is_moved(SIZE)
+        };
+        assert!((0..1_000).any(|_| where_none_is()));
+        let where_much_is = || {
+            // SAFETY: this test's block.
+            unsafe { make(&Places::new(), 64 * SIZE).release() };
+            assert!(is_moved(COPY_MAX));
+            is_moved(SIZE)
+        };
+        assert!((0..1_000).any(|_| !where_much_is()));
     }
 }
