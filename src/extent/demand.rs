@@ -15,7 +15,7 @@
 /// Periods over which the peak is taken: four decay times.
 const REMEMBERED: usize = 16;
 /// A rise is such a part of the peak,
-const RISE_OF: u64 = 8;
+const RISE_OF: u64 = 16;
 /// and at least so many bytes: to fault in fewer once a period takes about a hundredth of the time.
 const RISE_MIN: u64 = 8 << 20;
 /// Such a part of a peak may not have been seen.
@@ -121,7 +121,7 @@ mod tests {
     fn small_rises_hold_nothing() {
         let mut demand = Demand::new();
         go(&mut demand, 5_000, 1, |_| 1_000);
-        let part = |since| 10 + since / 10 % 10 * 12;
+        let part = |since| 10 + since / 10 % 10 * 6;
         assert_eq!(go(&mut demand, 5_100, 4, part), 0, "of the peak");
         let few = |since| since / 10 % 2 * 7;
         assert_eq!(go(&mut demand, 60_000, 4, few), 0, "few bytes");
