@@ -32,8 +32,8 @@ pub fn differs_from_published(
         let told = format!("{} rows, not {}", found.len(), expected.len());
         return Ok(Some(told));
     }
-    expected.sort_unstable_by_key(|row| key(row));
-    found.sort_unstable_by_key(|row| key(row));
+    expected.sort_by_cached_key(|row| key(row));
+    found.sort_by_cached_key(|row| key(row));
     let differing = expected
         .iter()
         .zip(&found)
