@@ -126,13 +126,12 @@ impl Decay {
     fn spare(&self, state: &mut State, now: u64) -> u64 {
         let used = fixed::all().map(Pool::used_bytes).sum();
         let dirty: u64 = fixed::all().map(Pool::dirty_bytes).sum();
-        let (held, until) = state.demand.note(now, self.period(), used);
-        self.held_until
-            .store(if dirty < held { until } else { 0 }, Relaxed);
-        match held {
-            0 => u64::MAX,
-            _ => dirty.saturating_sub(held).div_ceil(SLICE as u64),
-        }
+        let held = state.demand.note(now, self.period(), used);
+        let until = held.map_or(0, |held| if dirty < held.bytes { held.until } else { 0 });
+        self.held_until.store(until, Relaxed);
+        held.map_or(u64::MAX, |held| {
+            dirty.saturating_sub(held.bytes).div_ceil(SLICE as u64)
+        })
     }
 
     /// Whether there is less free memory than is held.

@@ -35,6 +35,15 @@ pub(super) struct Demand {
     until: u64,
 }
 
+/// What is held.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    /// Free bytes, at most.
+    pub(super) bytes: u64,
+    /// Until when, in milliseconds.
+    pub(super) until: u64,
+}
+
 impl Demand {
     pub(super) const fn new() -> Demand {
         Demand {
@@ -45,8 +54,8 @@ impl Demand {
         }
     }
 
-    /// Takes note of the bytes in use `now`. Returns what may be held beside them, and until when.
-    pub(super) fn note(&mut self, now: u64, period: u64, used: u64) -> (u64, u64) {
+    /// Takes note of the bytes in use `now`, and says what is held beside them.
+    pub(super) fn note(&mut self, now: u64, period: u64, used: u64) -> Option<Held> {
         let number = now / period.max(1);
         let passed = number.saturating_sub(self.last).min(REMEMBERED as u64);
         for back in 0..passed {
@@ -61,10 +70,10 @@ impl Demand {
             self.low = used;
             self.until = now.saturating_add(period.saturating_mul(HELD_FOR));
         }
-        match now < self.until {
-            true => (peak + peak / UNSEEN_OF - used, self.until),
-            false => (0, 0),
-        }
+        (now < self.until).then_some(Held {
+            bytes: peak + peak / UNSEEN_OF - used,
+            until: self.until,
+        })
     }
 }
 
@@ -80,7 +89,8 @@ mod tests {
 
     /// Notes MiB at a time; what is held, in MiB.
     fn at(demand: &mut Demand, now: u64, mib: u64) -> u64 {
-        demand.note(now, PERIOD, mib << 20).0 >> 20
+        let held = demand.note(now, PERIOD, mib << 20);
+        held.map_or(0, |held| held.bytes >> 20)
     }
 
     /// The same ten times a period, from `start` on; what is held at the end.
