@@ -84,9 +84,8 @@ fn run(arguments: Arguments) -> Result<(), String> {
     }
     programs.retain(|program| program.row.path().contains(&arguments.filter));
     let reports = report::directory().map_err(told)?;
-    measure(&mut programs, libraries, arguments.rounds.max(1), &reports)?;
+    let (rows, failures) = measure(programs, libraries, arguments.rounds.max(1), &reports)?;
     let names: Vec<&str> = libraries.iter().map(|one| one.name.as_str()).collect();
-    let rows: Vec<Row> = programs.into_iter().map(|program| program.row).collect();
     println!("Medians; ratios of {} to the others.\n", names[0]);
     print!("{}", tables::markdown(&names, &rows));
     let report = Report {
@@ -94,7 +93,11 @@ fn run(arguments: Arguments) -> Result<(), String> {
         libraries: libraries.iter().map(|one| format!("{one:?}")).collect(),
         rows,
     };
-    report::write_json(&reports.join("preloaded.json"), &report).map_err(told)
+    report::write_json(&reports.join("preloaded.json"), &report).map_err(told)?;
+    match failures[..] {
+        [] => Ok(()),
+        _ => Err(failures.join("\n")),
+    }
 }
 
 fn cores() -> usize {
@@ -148,43 +151,48 @@ fn of_mimalloc_bench(place: &Path, libraries: usize) -> Vec<Program> {
     built.collect()
 }
 
+/// Rows of all programs, but for those that fail under the first library, and why they do: hours of
+/// others' runs are not to be lost for one.
 fn measure(
-    programs: &mut [Program],
+    programs: Vec<Program>,
     libraries: &[Library],
     rounds: usize,
     reports: &Path,
-) -> Result<(), String> {
+) -> Result<(Vec<Row>, Vec<String>), String> {
     let watcher = std::env::current_exe().map_err(|error| error.to_string())?;
     let progress = ProgressBar::new((programs.len() * rounds * libraries.len()) as u64);
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} {msg}")
         .expect("a valid template");
     progress.set_style(style);
     let watched = reports.join(format!("watched-{}.json", std::process::id()));
-    for Program { row, errand } in programs {
+    let (mut rows, mut failures) = (Vec::new(), Vec::new());
+    for Program { mut row, errand } in programs {
         progress.set_message(row.program);
         let mut failed = vec![false; libraries.len()];
         for round in 0..rounds {
             for turn in 0..libraries.len() {
                 let index = (round + turn) % libraries.len();
                 progress.inc(1);
-                if failed[index] {
+                if failed[0] || failed[index] {
                     continue;
                 }
                 let library = &libraries[index];
                 match errand(library).run(&watcher, &watched) {
                     Ok(sample) => row.add(index, sample.wall, sample.cpu, sample.peak_kib),
-                    Err(why) if index > 0 => {
-                        progress.suspend(|| {
-                            eprintln!("{} fails under {}: {why}", row.program, library.name)
-                        });
+                    Err(why) => {
+                        let failure =
+                            format!("{} fails under {}: {why}", row.program, library.name);
+                        progress.suspend(|| eprintln!("{failure}"));
                         failed[index] = true;
                         row.leave_out(index);
+                        failures.extend((index == 0).then_some(failure));
                     }
-                    Err(why) => return Err(why),
                 }
             }
         }
+        rows.extend((!failed[0]).then_some(row));
     }
     progress.finish_and_clear();
-    std::fs::remove_file(&watched).map_err(|error| error.to_string())
+    std::fs::remove_file(&watched).map_err(|error| error.to_string())?;
+    Ok((rows, failures))
 }

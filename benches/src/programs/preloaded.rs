@@ -157,7 +157,7 @@ pub const MIMALLOC_BENCH: &[Judge] = &[
         "glibc-thread",
         "glibc-thread {threads}",
         true,
-        Work::Operations("\n"),
+        Work::Operations(" iterations"),
     ),
 ];
 
@@ -317,8 +317,9 @@ mod tests {
         let counted = Work::Operations(" memory ops");
         let output = "running...4000000 memory ops/CPU";
         assert_eq!(counted.sample(&watched, output), sample(0.25, 0.5));
-        let first = Work::Operations("\n");
-        assert_eq!(first.sample(&watched, "2000000\n9\n"), sample(0.5, 1.0));
+        let first = Work::Operations(" iterations");
+        let output = "2000000 iterations\n9\n";
+        assert_eq!(first.sample(&watched, output), sample(0.5, 1.0));
     }
 
     #[test]
