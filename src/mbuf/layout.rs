@@ -118,10 +118,11 @@ impl PoolLayout {
         bytes.div_ceil(GRANULE)
     }
 
-    /// Bytes of a span, without what lies behind the pool's end.
+    /// Bytes of a span, without what lies behind the pool's end: nothing of one that damaged records
+    /// have begin there.
     pub(super) fn bytes_of(&self, start: u64, count: u64) -> u64 {
         let end = ((start + count) * GRANULE).min(self.size);
-        end - start * GRANULE
+        end.saturating_sub(start * GRANULE)
     }
 
     /// The words of a span of granules in the file; `None` if it is not inside the pool.
@@ -254,6 +255,7 @@ mod tests {
         let pool = &layout.pools[0];
         assert_eq!(pool.granules, 3);
         assert_eq!((pool.bytes_of(0, 3), pool.bytes_of(2, 1)), (2500, 452));
+        assert_eq!((pool.granules, pool.bytes_of(3, 0)), (3, 0));
         assert!(pool.buffer(0, 3).is_some() && pool.buffer(2, 1).is_some());
         for (start, count) in [(0, 4), (3, 1), (0, 0), (u64::MAX, 1), (1, u64::MAX)] {
             assert!(pool.buffer(start, count).is_none());
