@@ -148,3 +148,18 @@ pub fn main(host: &Host) -> ExitCode {
     run(host, &Arguments(arguments.collect()));
     ExitCode::SUCCESS
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::ALL;
+
+    #[test]
+    fn no_two_scenarios_have_one_name() {
+        let mut names = HashSet::new();
+        for (name, _) in ALL.iter().copied().flatten() {
+            assert!(names.insert(name), "{name}");
+        }
+    }
+}

@@ -100,7 +100,7 @@ fn runs_that_others_drain_give_pages_back_meanwhile() {
 
 #[test]
 fn memory_goes_back_while_a_thread_only_frees_large_blocks() {
-    timed("only_frees", &[], 800, "");
+    timed("only_frees_large", &[], 800, "");
 }
 
 #[test]

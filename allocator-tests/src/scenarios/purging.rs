@@ -24,7 +24,7 @@ pub(super) const ALL: &[(&str, Run)] = &[
     ("pause", pause),
     ("late", late),
     ("draining", draining),
-    ("only_frees", only_frees),
+    ("only_frees_large", only_frees_large),
     ("waves", waves),
 ];
 
@@ -481,7 +481,7 @@ fn pages_of(pieces: &[Piece]) -> u64 {
 
 /// A thread that does nothing but give large blocks back, one after the other over four decay times:
 /// those of the first two are gone in the end, but for what it keeps for its next request.
-fn only_frees(host: &Host, arguments: &Arguments) {
+fn only_frees_large(host: &Host, arguments: &Arguments) {
     const BLOCKS: u64 = 64;
     const SIZE: u64 = 1 << 20;
     const KEPT: u64 = 8 << 20;
