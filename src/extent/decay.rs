@@ -127,11 +127,12 @@ impl Decay {
         let used = fixed::all().map(Pool::used_bytes).sum();
         let dirty: u64 = fixed::all().map(Pool::dirty_bytes).sum();
         let held = state.demand.note(now, self.period(), used);
-        let until = held.map_or(0, |held| if dirty < held.bytes { held.until } else { 0 });
+        let until = if dirty < held.bytes { held.until } else { 0 };
         self.held_until.store(until, Relaxed);
-        held.map_or(u64::MAX, |held| {
-            dirty.saturating_sub(held.bytes).div_ceil(SLICE as u64)
-        })
+        match held.bytes {
+            0 => u64::MAX,
+            bytes => dirty.saturating_sub(bytes).div_ceil(SLICE as u64),
+        }
     }
 
     /// Whether there is less free memory than is held.

@@ -35,10 +35,11 @@ pub(super) struct Demand {
     until: u64,
 }
 
-/// What is held.
+/// What is held. Not an option of it: memcheck takes the jumps that are made of one for jumps that
+/// depend on what nobody wrote.
 #[derive(Clone, Copy)]
 pub(super) struct Held {
-    /// Free bytes, at most.
+    /// Free bytes, at most; 0 where nothing is held.
     pub(super) bytes: u64,
     /// Until when, in milliseconds.
     pub(super) until: u64,
@@ -55,7 +56,7 @@ impl Demand {
     }
 
     /// Takes note of the bytes in use `now`, and says what is held beside them.
-    pub(super) fn note(&mut self, now: u64, period: u64, used: u64) -> Option<Held> {
+    pub(super) fn note(&mut self, now: u64, period: u64, used: u64) -> Held {
         let number = now / period.max(1);
         let passed = number.saturating_sub(self.last).min(REMEMBERED as u64);
         for back in 0..passed {
@@ -70,10 +71,12 @@ impl Demand {
             self.low = used;
             self.until = now.saturating_add(period.saturating_mul(HELD_FOR));
         }
-        (now < self.until).then_some(Held {
-            bytes: peak + peak / UNSEEN_OF - used,
-            until: self.until,
-        })
+        let bytes = match now < self.until {
+            true => peak + peak / UNSEEN_OF - used,
+            false => 0,
+        };
+        let until = self.until;
+        Held { bytes, until }
     }
 }
 
@@ -89,8 +92,7 @@ mod tests {
 
     /// Notes MiB at a time; what is held, in MiB.
     fn at(demand: &mut Demand, now: u64, mib: u64) -> u64 {
-        let held = demand.note(now, PERIOD, mib << 20);
-        held.map_or(0, |held| held.bytes >> 20)
+        demand.note(now, PERIOD, mib << 20).bytes >> 20
     }
 
     /// The same ten times a period, from `start` on; what is held at the end.
