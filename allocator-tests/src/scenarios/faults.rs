@@ -56,6 +56,10 @@ fn provoke(heap: &'static Heap, call: Call) {
         step(Operation::Allocate(layout(size, 8), false));
         step(Operation::Allocate(layout(1 << 20, 8), true));
         step(Operation::Allocate(layout(1 << 20, 8), false));
+        if call == Call::Remap {
+            // To what is free and dirty blocks are copied.
+            bursar::purge();
+        }
         step(Operation::Reallocate(1, 5 << 20));
     }
     shadow
