@@ -8,7 +8,8 @@
 //! used + dirty <= 9/8 of the highest used of the last periods
 //! ```
 //!
-//! An eighth more, since ticks do not see each peak. What is held was resident then already, so the
+//! An eighth more, since ticks do not see each peak (and one that comes and goes between two ticks, a
+//! thirty-sixth of the decay time, not at all). What is held was resident then already, so the
 //! peak of the process is hardly higher. A program that rests, shrinks for good, or goes on at one
 //! level holds nothing.
 
