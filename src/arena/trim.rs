@@ -359,3 +359,24 @@ extern "C" fn background(_: *mut libc::c_void) -> *mut libc::c_void {
 
 /// The background thread looks at the settings at least that often, in milliseconds.
 const MOST_SLEEP: u64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::Zeal;
+
+    #[test]
+    fn runs_keep_what_came_with_them_while_memory_is_held() {
+        let idle = |missed, is_held| Zeal::Idle { missed, is_held };
+        for (zeal, first_look, later_look) in [
+            (idle(0, false), false, true),
+            (idle(1, false), true, true),
+            (idle(0, true), false, false),
+            (idle(1, true), false, false),
+            (Zeal::Unused, false, false),
+            (Zeal::All, true, true),
+        ] {
+            assert_eq!(zeal.takes_unextended(false), first_look);
+            assert_eq!(zeal.takes_unextended(true), later_look);
+        }
+    }
+}
