@@ -24,6 +24,11 @@ fn a_thread_only_frees() {
 }
 
 #[test]
+fn a_thread_that_goes_round_keeps_its_runs() {
+    child("goes_round").settings("decay_ms=never").succeed();
+}
+
+#[test]
 fn a_hundred_thousand_short_lived_threads_leave_nothing() {
     child("short_lived").settings("decay_ms=never").succeed();
 }

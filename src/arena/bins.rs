@@ -320,6 +320,7 @@ impl Bins {
             }
             let apart = !is_first || pool.is_small() || !wanted.is_like_all_of(class);
             let run = Run::acquire(pool, class, self.address(), self.tag(), apart)?;
+            self.arena().note_acquired();
             self.link(run);
             if !apart {
                 self.bin(class).set_current(run);

@@ -59,6 +59,8 @@ mod sites_table;
 pub(crate) mod slow;
 #[cfg(not(loom))]
 pub(crate) mod trim;
+#[cfg(not(loom))]
+mod unused;
 
 #[cfg(not(loom))]
 pub(crate) use record::{Arena, Life};

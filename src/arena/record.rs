@@ -10,6 +10,7 @@ use super::quarantine::Quarantine;
 use super::queue::Queue;
 use super::scopes::Scopes;
 use super::secure;
+use super::unused::Unused;
 use crate::class::CLASSES;
 use crate::config;
 use crate::extent::decay::DECAY;
@@ -60,8 +61,8 @@ pub(crate) struct Arena {
     pub(super) scopes: Scopes,
     /// The thread can take a refusal: hard limits hold.
     fallible: Cell<bool>,
-    /// Unused runs that are kept for the next request, oldest first.
-    pub(super) unused: [Cell<*const Run>; KEPT],
+    /// Unused runs that are kept for the next request.
+    pub(super) unused: Unused,
     /// Spans of large blocks that this thread freed last.
     pub(super) places: Places,
     /// Blocks that were freed and are held back, in the secure profile.
@@ -96,10 +97,6 @@ pub(crate) struct Arena {
 // took it off the stack, which synchronises; all else is atomic.
 unsafe impl Sync for Arena {}
 
-/// Unused runs that an arena keeps at most, beside current ones that are not wide.
-pub(super) const KEPT: usize = 8;
-/// Touched bytes of those runs at most.
-const KEPT_BYTES: usize = KEPT * crate::run::descriptor::WIDE;
 /// At every so many calls of slow paths the clock is read.
 const CALLS: u32 = 32;
 /// As many of them is a large block that is freed.
@@ -120,7 +117,7 @@ impl Arena {
             current: Cell::new(core::ptr::null()),
             scopes: Scopes::new(),
             fallible: Cell::new(false),
-            unused: [const { Cell::new(core::ptr::null()) }; KEPT],
+            unused: Unused::new(),
             places: Places::new(),
             quarantine: Quarantine::new(),
             trim_due: AtomicU64::new(0),
@@ -366,81 +363,6 @@ impl Arena {
             self.trim_if_due(now);
         }
         DECAY.tick(now);
-    }
-
-    /// A run has become unused: keeps it for the next request, or gives it back.
-    ///
-    /// # Safety
-    /// The caller has this arena; the run is in a list of its bins.
-    #[cold]
-    #[inline(never)]
-    pub(super) unsafe fn retire(&self, run: &Run) {
-        if run.is_kept() {
-            return;
-        }
-        if run.pool().is_fixed() {
-            // Another thread, or another size class, may find no room there.
-            // SAFETY: the caller's promise.
-            return unsafe { self.give_back(run) };
-        }
-        // What was taken into use again is forgotten, and what is left moves down.
-        let mut kept = 0;
-        let mut bytes = run.touched();
-        for index in 0..KEPT {
-            let other = self.unused[index].replace(core::ptr::null());
-            // SAFETY: a run leaves this list before it is given back.
-            match unsafe { other.as_ref() } {
-                Some(alive) if alive.is_unused() => {
-                    bytes += alive.touched();
-                    self.unused[kept].set(other);
-                    kept += 1;
-                }
-                Some(in_use) => in_use.set_kept(false),
-                None => {}
-            }
-        }
-        while kept > 0 && (bytes > KEPT_BYTES || kept == KEPT) {
-            // SAFETY: an unused run of this arena.
-            let oldest = unsafe { &*self.unused[0].get() };
-            bytes -= oldest.touched();
-            for index in 1..kept {
-                self.unused[index - 1].set(self.unused[index].get());
-            }
-            kept -= 1;
-            self.unused[kept].set(core::ptr::null());
-            // SAFETY: unused, and its bins are this arena's.
-            unsafe { self.give_back(oldest) };
-        }
-        if bytes > KEPT_BYTES {
-            // SAFETY: as above.
-            unsafe { self.give_back(run) };
-        } else {
-            run.set_kept(true);
-            self.unused[kept].set(run);
-        }
-    }
-
-    /// Gives an unused run back to its pool.
-    ///
-    /// # Safety
-    /// The caller has this arena, and the run is in a list of its bins and not kept.
-    pub(super) unsafe fn give_back(&self, run: &Run) {
-        // SAFETY: a run in a list points to its bins.
-        unsafe {
-            let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());
-            bins.unlink(run);
-            bins.release(run);
-        }
-    }
-
-    /// Forgets that a run is kept.
-    pub(super) fn forget(&self, run: &Run) {
-        for kept in &self.unused {
-            if core::ptr::eq(kept.get(), run) {
-                run.set_kept(false);
-                kept.set(core::ptr::null());
-            }
-        }
     }
 
     /// Has the arena's thread give back what it holds for owners that are gone.

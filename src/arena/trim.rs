@@ -100,6 +100,7 @@ impl Arena {
     }
 
     fn trim(&self, zeal: Zeal) -> u64 {
+        self.keep_fewer();
         if zeal.spares_what_is_in_use() {
             self.collect_dense();
         } else {

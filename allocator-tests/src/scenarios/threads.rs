@@ -22,6 +22,7 @@ pub(super) const ALL: &[(&str, Run)] = &[
     ("short_lived", short_lived),
     ("amid_purges", amid_purges),
     ("unwind", unwind),
+    ("goes_round", goes_round),
 ];
 
 /// `count` filled blocks of all categories.
@@ -295,4 +296,26 @@ fn fall(heap: &'static Heap, seed: u64, depth: u64) {
         .collect();
     assert!(depth > 0, "the bottom, above {} blocks", names.len());
     fall(heap, seed, depth - 1);
+}
+
+/// A thread that goes round in a MiB of small blocks keeps the runs that it empties, once it has been
+/// seen to want them again.
+fn goes_round(host: &Host, _: &Arguments) {
+    let runs_acquired = || -> u64 { bursar::pools().map(|pool| pool.requests).sum() };
+    let round = || {
+        let layout = layout(512, 8);
+        let taken: Vec<Filled> = (0..2_000)
+            .map(|_| Filled::new(host.heap, layout).expect("memory can be had"))
+            .collect();
+        taken.iter().for_each(Filled::verify);
+    };
+    (0..10).for_each(|_| round());
+    let before = runs_acquired();
+    (0..100).for_each(|_| round());
+    let acquired = runs_acquired() - before;
+    assert!(
+        acquired < 50,
+        "{acquired} runs and spans were acquired in 100 rounds"
+    );
+    host.check();
 }
