@@ -9,6 +9,8 @@ const SLICE: u64 = 128 << 10;
 const LOOKUP_MAX: u64 = 2 << 10;
 /// The largest size that is served from a run.
 const RUN_MAX: u64 = 256 << 10;
+/// Bytes of a run that has more than the fewest slots, at most, but for what fills its last slice.
+const LONG_RUN: u64 = 1 << 20;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -30,9 +32,11 @@ fn sizes() -> Vec<u64> {
     sizes
 }
 
-/// One slice, and enough of them for eight slots where a slot is larger than an eighth of it.
+/// Slices of a run: for 32 slots, so that a thread that replaces blocks of mixed sizes mostly stays
+/// in its current runs, but no more than hold 1 MiB, or 8 slots.
 fn run_slices(size: u64) -> u64 {
-    (size * 8).div_ceil(SLICE)
+    let slots = (LONG_RUN / size).clamp(8, 32);
+    (size * slots).div_ceil(SLICE)
 }
 
 fn table(sizes: &[u64]) -> String {

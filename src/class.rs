@@ -233,6 +233,10 @@ const fn verify() {
         let run = row.slices as usize * SLICE;
         assert!(row.slots as usize == run / size);
         assert!(row.slots >= 8, "a run is worth its descriptor");
+        assert!(
+            row.slices == 1 || row.slots <= u64::BITS,
+            "slots are units, of which a word holds a bit each"
+        );
         assert!(row.reciprocal == (1_u64 << 40).div_ceil(row.size as u64));
         // slot_of is exact while offset * (reciprocal * size - 2^40) stays below 2^40.
         let error = row.reciprocal * row.size as u64 - (1 << 40);

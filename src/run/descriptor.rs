@@ -208,14 +208,10 @@ impl Run {
         let size = row.size as usize;
         pool.counts.requests.fetch_add(1, Relaxed);
         let acquire = |slices| fit::allocate(pool, slices, Slices(1), size, Zeroing::None);
-        let span = if pool.is_small() {
-            let least = Slices(size.div_ceil(pool.grain()));
-            match dense_length(size, pool.grain()) {
-                more if more > least => acquire(more).or_else(|_| acquire(least))?,
-                _ => acquire(least)?,
-            }
-        } else {
-            acquire(Slices(row.slices as usize))?
+        let least = Slices(size.div_ceil(pool.grain()));
+        let span = match length(pool, row) {
+            more if more > least => acquire(more).or_else(|_| acquire(least))?,
+            _ => acquire(least)?,
         };
         let slices = span.slices;
         let slots = (pool.room(span.address, slices) / size).min(row.slots as usize) as u32;
@@ -511,6 +507,22 @@ impl Run {
 /// A run with at least this part of its slots used is dense: a block freed in it makes it the
 /// current one. Sparser runs are left to drain.
 const DENSE_PART: u32 = 4;
+
+/// Slots of a run in a pool of a set size.
+const FEW_SLOTS: usize = 8;
+
+/// The length of a run where there is room: shorter in a pool of a set size, where the slots that a
+/// run does not need are room that other classes lack.
+fn length(pool: &Pool, row: &SizeClass) -> Slices {
+    let size = row.size as usize;
+    if pool.is_small() {
+        dense_length(size, pool.grain())
+    } else if pool.is_fixed() {
+        Slices((size * FEW_SLOTS).div_ceil(SLICE))
+    } else {
+        Slices(row.slices as usize)
+    }
+}
 
 /// How many grains a run has whose slots leave no more than an eighth of it unused; a few at most,
 /// lest few runs fill a small pool.

@@ -34,8 +34,8 @@ const ALLOWANCE: u64 = 4 << 20;
 /// What each further thread may keep at hand while it works.
 const ALLOWANCE_OF_OWNER: u64 = 3 << 20;
 /// And while it sleeps: the run of each size class that it allocated from last, which nobody else
-/// may look into. Whole runs of all classes would be 16 MiB.
-const ALLOWANCE_OF_SLEEPER: u64 = 12 << 20;
+/// may look into. Whole runs of all classes would be 27 MiB.
+const ALLOWANCE_OF_SLEEPER: u64 = 20 << 20;
 /// Of so many blocks, one survives.
 const SURVIVES_OF: usize = 100;
 /// Threads in the variants that have several.
