@@ -4,7 +4,8 @@
 //! grows into the free slices behind it, or moves: below [`MOVE_MIN`] by copying, above by moving
 //! its pages, which costs the kernel two mappings for as long as the block lives. Such a block is
 //! mapped afresh when it is released, and moves stop when too many are alive. What was mapped afresh
-//! has to be faulted in again, so up to [`COPY_MAX`] a block is copied where free memory is dirty.
+//! has to be faulted in again, so up to [`COPY_MAX`] a block that is resident is copied where free
+//! memory is dirty.
 
 use super::descriptor::{Head, Kind};
 use super::fit::{self, Contents, Zeroing};
@@ -23,8 +24,8 @@ use core::alloc::Layout;
 
 /// Blocks of this many bytes are moved by the kernel rather than copied.
 pub(crate) const MOVE_MIN: usize = 512 << 10;
-/// Blocks of fewer bytes are copied to where others have been, if there is such memory.
-pub(crate) const COPY_MAX: usize = 16 << 20;
+/// Blocks of at most so many bytes are copied to where others have been, if there is such memory.
+pub(crate) const COPY_MAX: usize = 256 << 20;
 /// Blocks alive whose pages were moved; two mappings each, of the 65,530 that a process may have.
 const MOVED_MAX: u32 = 4096;
 /// The block's pages were moved into its span.
@@ -397,7 +398,10 @@ impl Large {
     /// Whether copying costs less than moving pages when the block becomes `size` bytes.
     fn is_copied(&self, size: usize) -> bool {
         let bytes = self.bytes().min(size);
-        bytes < MOVE_MIN || (bytes < COPY_MAX && self.pool().dirty_bytes() >= size as u64)
+        let dirty = self.pool().dirty_bytes();
+        // SAFETY: the block's own pages.
+        let is_resident = || unsafe { map::seems_resident(self.head.address(), bytes) };
+        bytes < MOVE_MIN || (bytes <= COPY_MAX && dirty >= size as u64 && is_resident())
     }
 
     /// Moves the block's pages to a new block of `size` bytes at a multiple of `align` with the
@@ -496,11 +500,16 @@ mod tests {
         }
     }
 
-    /// Whether a block's pages are moved as it becomes twice as large.
-    fn is_moved(size: usize) -> bool {
+    /// Whether a block's pages are moved as it becomes twice as large, `touched` or not.
+    fn is_moved(size: usize, touched: bool) -> bool {
         let large = make(&Places::new(), size);
+        let start = large.head.address() as *mut u8;
         // SAFETY: this test's blocks; the old one is given up as it moves.
         unsafe {
+            // As many places as are looked at, and twice.
+            for place in (0..size).step_by(size / 16).filter(|_| touched) {
+                start.add(place).write_volatile(1);
+            }
             let moved = large.relocate(2 * size, 1);
             moved.map_or(large, |block| of(block.address)).release();
             moved.is_some()
@@ -513,15 +522,18 @@ mod tests {
         const SIZE: usize = 1 << 20;
         let where_none_is = || {
             purge_all(&DECAY.hold());
-            is_moved(SIZE)
+            is_moved(SIZE, true)
         };
         assert!((0..1_000).any(|_| where_none_is()));
-        let where_much_is = || {
+        let where_much_is = |size, touched| {
+            purge_all(&DECAY.hold());
             // SAFETY: this test's block.
-            unsafe { make(&Places::new(), 64 * SIZE).release() };
-            assert!(is_moved(COPY_MAX));
-            is_moved(SIZE)
+            unsafe { make(&Places::new(), 4 * size).release() };
+            is_moved(size, touched)
         };
-        assert!((0..1_000).any(|_| !where_much_is()));
+        assert!((0..1_000).any(|_| !where_much_is(SIZE, true)));
+        assert!((0..1_000).any(|_| where_much_is(SIZE, false)));
+        assert!((0..1_000).any(|_| !where_much_is(COPY_MAX, true)));
+        assert!(where_much_is(2 * COPY_MAX, true));
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) use super::call::Refused;
 use super::call::{attempt, surely};
 use super::fault::Call;
+use super::process::page_size;
 use super::sync::{AtomicBool, Ordering::Relaxed};
 use core::ffi::c_void;
 use core::ptr::null_mut;
@@ -277,6 +278,25 @@ pub(crate) unsafe fn advise_huge(address: usize, len: usize, wanted: bool) {
     let _ = done(Call::Advise, || unsafe {
         libc::madvise(address as *mut c_void, len, advice)
     });
+}
+
+/// Whether most pages of a range are resident, as far as a look at eight of them shows. A system call
+/// each.
+///
+/// # Safety
+/// A committed range of the caller's, from a page boundary on.
+pub(crate) unsafe fn seems_resident(address: usize, len: usize) -> bool {
+    const LOOKS: usize = 8;
+    let is_resident = |look: &usize| {
+        let page = (address + len / LOOKS * look) & !(page_size() - 1);
+        let mut state = 0_u8;
+        // SAFETY: a page of the range; the kernel writes a byte for it.
+        let looked = done(Call::Ask, || unsafe {
+            libc::mincore(page as *mut c_void, 1, &raw mut state)
+        });
+        looked.is_ok() && state & 1 == 1
+    };
+    2 * (0..LOOKS).filter(is_resident).count() > LOOKS
 }
 
 /// Moves the pages of one range under another; the old range stays mapped and reads as zero.
