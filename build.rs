@@ -65,10 +65,10 @@ fn table(sizes: &[u64]) -> String {
     let _ = writeln!(text, "];");
     let _ = writeln!(
         text,
-        "/// The class of a size of at most {LOOKUP_MAX} bytes, by size in units of 8 bytes, rounded up."
+        "/// The class of a size of at most {LOOKUP_MAX} bytes, by the multiples of 8 below it."
     );
     let _ = writeln!(text, "#[rustfmt::skip]");
-    let entries: Vec<String> = (0..=LOOKUP_MAX / 8)
+    let entries: Vec<String> = (1..=LOOKUP_MAX / 8)
         .map(|unit| sizes.partition_point(|&size| size < unit * 8).to_string())
         .collect();
     let _ = writeln!(

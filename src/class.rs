@@ -5,7 +5,7 @@
 //! alignment. Steps between classes are powers of two, and a run starts at a slice, so a slot
 //! whose size is a multiple of an alignment is aligned to it.
 
-use crate::units::{ClassIndex, SLICE, SlotIndex, round_up};
+use crate::units::{ClassIndex, SLICE, SlotIndex};
 use core::alloc::Layout;
 use static_assertions::{const_assert, const_assert_eq};
 
@@ -167,39 +167,77 @@ static SIXTEENS: [u8; LOOKUP_MAX / 16 + 1] = {
 /// The largest size that is served from a run.
 pub(crate) const RUN_MAX: usize = TABLE[CLASSES - 1].size as usize;
 /// Sizes up to this are looked up; larger ones are computed.
-pub(crate) const LOOKUP_MAX: usize = (LOOKUP.len() - 1) * 8;
+pub(crate) const LOOKUP_MAX: usize = LOOKUP.len() * 8;
 /// The largest alignment that a slot can have: where runs start.
 pub(crate) const RUN_ALIGN_MAX: usize = SLICE;
 
 /// The first class beyond the lookup table.
 const FIRST_COMPUTED: usize = LOOKUP[LOOKUP.len() - 1] as usize + 1;
-/// log2 of the largest size that is looked up.
-const LOOKUP_LOG: u32 = LOOKUP_MAX.trailing_zeros();
+/// log2 of the steps of a doubling there.
+const STEPS_LOG: u32 = 2;
+/// The shift that leaves the steps of the smallest size there.
+const FIRST_SHIFT: u32 = LOOKUP_MAX.trailing_zeros() - STEPS_LOG;
 
-/// The class of a size of at most [`RUN_MAX`] that was rounded up to its alignment.
+/// The class of a size from 1 to [`RUN_MAX`] that was rounded up to its alignment.
 #[inline(always)]
 pub(crate) const fn class_of(size: usize) -> ClassIndex {
-    if size <= LOOKUP_MAX {
-        ClassIndex(LOOKUP[size.div_ceil(8)])
-    } else {
-        let log = (size - 1).ilog2();
-        let step = ((size - 1) >> (log - 2)) & 3;
-        ClassIndex((FIRST_COMPUTED + (log - LOOKUP_LOG) as usize * 4 + step) as u8)
+    match size - 1 {
+        last if last < LOOKUP_MAX => looked_up(last),
+        last => computed(last),
     }
+}
+
+/// The class of blocks whose last byte is at offset `last`, below [`LOOKUP_MAX`].
+#[inline(always)]
+const fn looked_up(last: usize) -> ClassIndex {
+    let class = LOOKUP[last / 8];
+    // SAFETY: classes ascend. So the compiler knows what all of these have in common.
+    unsafe { core::hint::assert_unchecked((class as usize) < FIRST_COMPUTED) };
+    ClassIndex(class)
+}
+
+/// The same from [`LOOKUP_MAX`] on.
+#[inline(always)]
+const fn computed(last: usize) -> ClassIndex {
+    let last = last as u32;
+    // Not `ilog2`, of which the compiler makes more instructions here.
+    let shift = (last.leading_zeros() ^ (u32::BITS - 1)) - STEPS_LOG;
+    let steps = (last >> shift) - (1 << STEPS_LOG);
+    let doublings = shift - FIRST_SHIFT;
+    ClassIndex((FIRST_COMPUTED as u32 + (doublings << STEPS_LOG) + steps) as u8)
+}
+
+/// The class of a layout where it is looked up.
+#[inline(always)]
+pub(crate) const fn looked_up_of_layout(layout: Layout) -> Option<ClassIndex> {
+    match last_byte(layout) {
+        last if last < LOOKUP_MAX => Some(looked_up(last)),
+        _ => None,
+    }
+}
+
+/// The last byte of a block of a layout, of which the size was rounded up to the alignment. Beyond
+/// all for a layout without bytes.
+#[inline(always)]
+const fn last_byte(layout: Layout) -> usize {
+    layout.size().wrapping_sub(1) | (layout.align() - 1)
 }
 
 /// The size class of a layout, or `None` where a span of its own serves it.
 #[inline(always)]
 pub(crate) const fn class_of_layout(layout: Layout) -> Option<ClassIndex> {
-    let size = round_up(layout.size(), layout.align());
-    // An aligned size of at most LOOKUP_MAX has an alignment of at most that.
-    if size <= LOOKUP_MAX || (size <= RUN_MAX && layout.align() <= RUN_ALIGN_MAX) {
-        Some(class_of(size))
+    let last = last_byte(layout);
+    if last < LOOKUP_MAX {
+        Some(looked_up(last))
+    } else if last | layout.align() < RUN_MAX {
+        Some(computed(last))
     } else {
         None
     }
 }
 
+// So that one comparison is enough.
+const_assert!(RUN_MAX.is_power_of_two() && RUN_ALIGN_MAX == RUN_MAX / 2);
 const_assert_eq!(LOOKUP_MAX, 2048);
 const_assert_eq!(RUN_MAX, 256 << 10);
 const_assert!(LOOKUP_MAX.is_power_of_two());
@@ -271,9 +309,17 @@ mod tests {
         }
 
         #[test]
-        fn an_aligned_request_finds_an_aligned_slot(size in 1..=RUN_MAX, log in 0..=16_u32) {
+        fn an_aligned_request_finds_an_aligned_slot(
+            bits in 0..=19_u32, part in 0.0..1.0_f64, log in 0..=19_u32
+        ) {
+            let size = 1 + (part * f64::from(1 << bits)) as usize;
             let layout = Layout::from_size_align(size, 1 << log).unwrap();
-            if let Some(class) = class_of_layout(layout) {
+            let rounded = size.next_multiple_of(layout.align());
+            let class = class_of_layout(layout);
+            prop_assert_eq!(class.is_some(), rounded <= RUN_MAX && layout.align() <= RUN_ALIGN_MAX);
+            prop_assert_eq!(looked_up_of_layout(layout), class.filter(|_| rounded <= LOOKUP_MAX));
+            if let Some(class) = class {
+                prop_assert_eq!(class, class_of(rounded));
                 prop_assert_eq!(class.row().size as usize % layout.align(), 0);
             }
         }

@@ -3,7 +3,7 @@
 use crate::arena::bins::Bin;
 use crate::arena::slow::{self, Few};
 use crate::arena::{fast, large, owner, requested, sites};
-use crate::class::{LOOKUP_MAX, class_of_layout};
+use crate::class::{LOOKUP_MAX, class_of_layout, looked_up_of_layout};
 use crate::config::{self, AtExit, Form, Settings};
 use crate::extent::fit::Zeroing;
 use crate::pool::router::{self, Wanted};
@@ -260,6 +260,22 @@ pub(crate) fn note_allocated(block: *mut u8, layout: Layout) {
     sites::allocated(block, layout);
 }
 
+/// Takes a block back whose class is not looked up: apart from those whose class is, whose runs have
+/// one slice each.
+///
+/// # Safety
+/// The block is of that layout, alive, and not used any more.
+#[inline]
+unsafe fn deallocate_beyond(block: *mut u8, layout: Layout) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match class_of_layout(layout) {
+            Some(class) => fast::deallocate(block, class),
+            None => large::deallocate(block, layout.size()),
+        }
+    }
+}
+
 /// Blocks of more bytes than this are cleared through the slow path, which knows what is zero.
 const CLEAR_HERE_MAX: usize = LOOKUP_MAX;
 
@@ -282,9 +298,9 @@ unsafe impl GlobalAlloc for Bursar {
         unsafe {
             requested::freed(block, layout);
             sites::freed(block);
-            match class_of_layout(layout) {
+            match looked_up_of_layout(layout) {
                 Some(class) => fast::deallocate(block, class),
-                None => large::deallocate(block, layout.size()),
+                None => deallocate_beyond(block, layout),
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
 use crate::run::descriptor::{Run, run_of};
 use crate::units::ClassIndex;
+use core::hint::cold_path;
 
 thread_word! {
     /// The bins of the thread's current owner.
@@ -117,16 +118,19 @@ pub(crate) unsafe fn give_back(
             return twice();
         }
         let bin = &(*bins).bin(class);
-        let was_empty = run.put_known(block);
+        let put = run.put_known(block);
         bin.freed.bump();
         let is_current = core::ptr::eq(bin.current(), run);
         // Calls are the last thing done, so that none of this needs a stack.
-        if was_empty && !is_current {
-            return slow::take_up(run);
+        if put.was_empty {
+            cold_path();
+            if !is_current {
+                return slow::take_up(run);
+            }
         }
-        if run.surplus.get() >= 0 {
+        if put.surplus >= 0 {
             bin.set_current(core::ptr::from_ref(run).cast_mut());
-        } else if run.is_watched() && (run.is_wide() || !is_current) {
+        } else if run.is_watched(put.surplus) && (run.is_wide() || !is_current) {
             slow::look_at(run);
         }
     }

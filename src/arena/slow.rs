@@ -227,13 +227,14 @@ unsafe fn put_back(arena: &'static Arena, bin: &Bin, run: &Run, block: *mut u8) 
     bin.freed.bump();
     // SAFETY: the caller's promise.
     unsafe {
-        if run.put_known(block) && run.remote.state() != State::Owned {
+        let put = run.put_known(block);
+        if put.was_empty && run.remote.state() != State::Owned {
             return take_up_in(arena, run);
         }
         let this = core::ptr::from_ref(run).cast_mut();
-        if run.surplus.get() >= 0 {
+        if put.surplus >= 0 {
             bin.set_current(this);
-        } else if run.is_watched() && (run.is_wide() || bin.current() != this) {
+        } else if run.is_watched(put.surplus) && (run.is_wide() || bin.current() != this) {
             return arena.look_at(run);
         }
     }
@@ -390,9 +391,10 @@ unsafe fn free_here(arena: &Arena, bins: &Bins, run: &Run, block: *mut u8) {
 unsafe fn settle_run(arena: &Arena, bins: &Bins, run: &Run) {
     let bin = bins.bin(run.head.class());
     let this = core::ptr::from_ref(run).cast_mut();
-    if run.surplus.get() >= 0 {
+    let surplus = run.surplus.get();
+    if surplus >= 0 {
         bin.set_current(this);
-    } else if run.is_watched() && (run.is_wide() || bin.current() != this) {
+    } else if run.is_watched(surplus) && (run.is_wide() || bin.current() != this) {
         // SAFETY: the caller's promise.
         unsafe { arena.look_at(run) };
     }

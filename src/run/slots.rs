@@ -7,6 +7,14 @@ use crate::os::process::page_size;
 use crate::os::random;
 use core::ptr::{NonNull, null_mut};
 
+/// What a run was like when a slot was put on its free list, and is like now.
+pub(crate) struct Put {
+    /// The list was empty: the run may be full no longer.
+    pub(crate) was_empty: bool,
+    /// The run's [`surplus`](Run::surplus), which is at hand here.
+    pub(crate) surplus: i32,
+}
+
 impl Run {
     /// At most what extending the run by one unit makes available, in bytes.
     pub(crate) fn unit_bytes(&self) -> usize {
@@ -120,7 +128,7 @@ impl Run {
     #[inline(always)]
     pub(crate) unsafe fn put_slot(&self, block: *mut u8) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { self.put_linked(block, self.links()) }
+        unsafe { self.put_linked(block, self.links()).was_empty }
     }
 
     /// The same where links are plain: outside the secure profile.
@@ -128,7 +136,7 @@ impl Run {
     /// # Safety
     /// As there, and as said.
     #[inline(always)]
-    pub(crate) unsafe fn put_known(&self, block: *mut u8) -> bool {
+    pub(crate) unsafe fn put_known(&self, block: *mut u8) -> Put {
         // SAFETY: the caller's promise.
         unsafe { self.put_linked(block, Links::plain()) }
     }
@@ -136,14 +144,18 @@ impl Run {
     /// # Safety
     /// As for [`put_slot`](Self::put_slot); the links are the run's.
     #[inline(always)]
-    unsafe fn put_linked(&self, block: *mut u8, links: Links) -> bool {
+    unsafe fn put_linked(&self, block: *mut u8, links: Links) -> Put {
         let slot: *mut FreeSlot = block.cast();
         let first = self.free.get();
         // SAFETY: the caller's promise.
         unsafe { links.link(slot, first) };
         self.free.set(slot);
-        self.surplus.set(self.surplus.get() - 1);
-        first.is_null()
+        let surplus = self.surplus.get() - 1;
+        self.surplus.set(surplus);
+        Put {
+            was_empty: first.is_null(),
+            surplus,
+        }
     }
 
     /// Takes the only slot off the free list again.

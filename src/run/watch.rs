@@ -13,10 +13,11 @@ pub(crate) static LOOK_AFTER_SPARSE: AtomicBool = AtomicBool::new(false);
 const SPARSE_PART: i32 = 2;
 
 impl Run {
-    /// Whether its arena wants to look at it: it is unused, or has become sparse.
+    /// Whether its arena wants to look at it, with that `surplus`, which is the run's: it is unused,
+    /// or has become sparse.
     #[inline(always)]
-    pub(crate) fn is_watched(&self) -> bool {
-        self.surplus.get() <= self.watch.get()
+    pub(crate) fn is_watched(&self, surplus: i32) -> bool {
+        surplus <= self.watch.get()
     }
 
     /// Whether it is so sparse that what it holds is worth giving back.
