@@ -319,7 +319,8 @@ impl Bins {
                 }
             }
             let apart = !is_first || pool.is_small() || !wanted.is_like_all_of(class);
-            let run = Run::acquire(pool, class, self.address(), self.tag(), apart)?;
+            let live = self.bin(class).live().max(0) as usize;
+            let run = Run::acquire(pool, class, self.address(), live, self.tag(), apart)?;
             self.arena().note_acquired();
             self.link(run);
             if !apart {

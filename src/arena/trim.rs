@@ -100,7 +100,7 @@ impl Arena {
     }
 
     fn trim(&self, zeal: Zeal) -> u64 {
-        self.keep_fewer();
+        self.keep_fewer(!zeal.spares_what_is_in_use());
         if zeal.spares_what_is_in_use() {
             self.collect_dense();
         } else {

@@ -4,9 +4,14 @@
 //! run that is acquired after another was given back for want of room shows that the thread goes
 //! round in more than that. Then the bound doubles, up to [`MOST`]; it halves each time that the arena
 //! looks through its runs, which also gives back those that stay unused.
+//!
+//! A thread that sleeps does not look through its runs, and a program may have many such threads. So
+//! what all bounds are above the least is limited together, by as much as the processors have use for.
 
 use super::bins::Bins;
 use super::record::Arena;
+use crate::os::process::processors;
+use crate::os::sync::{AtomicUsize, Ordering::Relaxed};
 use crate::run::descriptor::{Run, WIDE};
 use core::cell::Cell;
 use core::ptr::null;
@@ -75,6 +80,28 @@ impl Unused {
     }
 }
 
+/// Bytes by which the bounds of all arenas are above the least, together.
+struct Above(AtomicUsize);
+
+static ABOVE: Above = Above(AtomicUsize::new(0));
+
+impl Above {
+    /// Adds to them, if they stay within what so many processors have use for.
+    fn add(&self, bytes: usize, processors: usize) -> bool {
+        let most = (MOST - LEAST).saturating_mul(processors);
+        // Relaxed: a number that stands for nothing else in memory.
+        self.0
+            .fetch_update(Relaxed, Relaxed, |above| {
+                Some(above + bytes).filter(|&sum| sum <= most)
+            })
+            .is_ok()
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Relaxed);
+    }
+}
+
 /// How many touched bytes are kept at most.
 struct Bound {
     bytes: Cell<usize>,
@@ -100,17 +127,31 @@ impl Bound {
     }
 
     /// A run was acquired.
-    fn note_acquired(&self) {
-        if let Some(rest) = self.refused.get().checked_sub(1) {
-            self.refused.set(rest);
-            self.bytes.set((self.bytes.get() * 2).min(MOST));
+    fn note_acquired(&self, above: &Above, processors: impl FnOnce() -> usize) {
+        let Some(rest) = self.refused.get().checked_sub(1) else {
+            return;
+        };
+        self.refused.set(rest);
+        let bytes = self.bytes.get();
+        let more = (2 * bytes).min(MOST) - bytes;
+        if more > 0 && above.add(more, processors()) {
+            self.bytes.set(bytes + more);
         }
     }
 
-    /// What was refused was not missed for long.
-    fn lower(&self) {
+    /// What was refused was not missed for long. Makes the bound half as much, or the least.
+    fn lower(&self, above: &Above, to_least: bool) {
         self.refused.set(0);
-        self.bytes.set((self.bytes.get() / 2).max(LEAST));
+        let bytes = self.bytes.get();
+        let lower = if to_least {
+            LEAST
+        } else {
+            (bytes / 2).max(LEAST)
+        };
+        if lower < bytes {
+            above.sub(bytes - lower);
+            self.bytes.set(lower);
+        }
     }
 }
 
@@ -154,12 +195,12 @@ impl Arena {
 
     /// A run was acquired for want of one at hand.
     pub(super) fn note_acquired(&self) {
-        self.unused.bound.note_acquired();
+        self.unused.bound.note_acquired(&ABOVE, processors);
     }
 
-    /// Has fewer unused runs kept, unless the thread goes round in more.
-    pub(super) fn keep_fewer(&self) {
-        self.unused.bound.lower();
+    /// Has fewer unused runs kept, unless the thread goes round in more; `to_least`, as few as can be.
+    pub(super) fn keep_fewer(&self, to_least: bool) {
+        self.unused.bound.lower(&ABOVE, to_least);
     }
 }
 
@@ -167,31 +208,55 @@ impl Arena {
 mod tests {
     use super::*;
 
+    fn one() -> usize {
+        1
+    }
+
     #[test]
     fn who_goes_round_in_more_may_keep_more() {
-        let bound = Bound::new();
+        let (bound, above) = (Bound::new(), Above(AtomicUsize::new(0)));
         assert!(bound.admits(LEAST) && !bound.admits(LEAST + 1));
-        bound.note_acquired();
+        bound.note_acquired(&above, one);
         assert!(bound.admits(2 * LEAST) && !bound.admits(2 * LEAST + 1));
         for _ in 0..10 {
             assert!(!bound.admits(MOST + 1));
-            bound.note_acquired();
+            bound.note_acquired(&above, one);
         }
         assert!(bound.admits(MOST), "there is an end to it");
         for _ in 0..10 {
-            bound.lower();
+            bound.lower(&above, false);
         }
         assert!(bound.admits(LEAST) && !bound.admits(LEAST + 1));
     }
 
     #[test]
     fn who_only_frees_or_only_takes_keeps_no_more() {
-        let bound = Bound::new();
-        (0..10).for_each(|_| bound.note_acquired());
+        let (bound, above) = (Bound::new(), Above(AtomicUsize::new(0)));
+        (0..10).for_each(|_| bound.note_acquired(&above, one));
         assert!(!bound.admits(LEAST + 1), "nothing was given back before");
         (0..10).for_each(|_| assert!(!bound.admits(LEAST + 1)));
-        bound.lower();
-        (0..10).for_each(|_| bound.note_acquired());
+        bound.lower(&above, false);
+        (0..10).for_each(|_| bound.note_acquired(&above, one));
         assert!(!bound.admits(LEAST + 1), "what was refused was long ago");
+    }
+
+    #[test]
+    fn many_keep_no_more_than_their_processors_have_use_for() {
+        let above = Above(AtomicUsize::new(0));
+        let raise = |bound: &Bound| {
+            for _ in 0..10 {
+                bound.admits(MOST + 1);
+                bound.note_acquired(&above, || 2);
+            }
+            bound.bytes.get()
+        };
+        let bounds = [(); 3].map(|()| Bound::new());
+        assert_eq!(bounds.each_ref().map(raise), [MOST, MOST, LEAST]);
+        bounds[0].lower(&above, true);
+        assert_eq!(raise(&bounds[2]), MOST, "what one gives up another has");
+        for bound in &bounds {
+            bound.lower(&above, true);
+        }
+        assert_eq!(above.0.load(Relaxed), 0);
     }
 }

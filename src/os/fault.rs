@@ -41,8 +41,8 @@ pub enum Call {
     /// Hooks at forks, at a thread's end and at exit (`pthread_atfork`, `pthread_key_create`,
     /// `pthread_setspecific`, `atexit`).
     Hook,
-    /// Asking for a limit, for random numbers, for the program's name, or whether pages are resident
-    /// (`getrlimit`, `getrandom`, `readlink`, `mincore`).
+    /// Asking for a limit, for random numbers, for the program's name, for processors, or whether pages
+    /// are resident (`getrlimit`, `getrandom`, `readlink`, `sched_getaffinity`, `mincore`).
     Ask,
     /// Telling something on standard error or in a file (`open`, `write`).
     Write,

@@ -22,6 +22,25 @@ pub(crate) fn page_size() -> usize {
     }
 }
 
+/// How many processors the process may run on, as it was when this was first asked; at least one.
+pub(crate) fn processors() -> usize {
+    static PROCESSORS: AtomicUsize = AtomicUsize::new(0);
+    match PROCESSORS.load(Relaxed) {
+        0 => {
+            // SAFETY: a set of bits that is empty, and then the kernel's.
+            let count = unsafe {
+                let mut set: libc::cpu_set_t = core::mem::zeroed();
+                let len = size_of_val(&set);
+                let asked = attempt(Call::Ask, || libc::sched_getaffinity(0, len, &raw mut set));
+                asked.map_or(1, |_| libc::CPU_COUNT(&set).max(1) as usize)
+            };
+            PROCESSORS.store(count, Relaxed);
+            count
+        }
+        count => count,
+    }
+}
+
 /// Some bits that differ from run to run, from what the kernel gave the process at its start.
 pub(crate) fn entropy() -> u64 {
     // SAFETY: the kernel's 16 random bytes live as long as the process.

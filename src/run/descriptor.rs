@@ -169,12 +169,13 @@ pub(crate) unsafe fn run_at(head: &'static Head) -> &'static Run {
 }
 
 impl Run {
-    /// Acquires a run of `class` from a pool for the bins at `owner`, whose blocks are booked to
-    /// `tag`. One that is `apart` does not serve all requests of its class.
+    /// Acquires a run of `class` from a pool for the bins at `owner`, which have so many `live` blocks
+    /// of it, booked to `tag`. One that is `apart` does not serve all requests of its class.
     pub(crate) fn acquire(
         pool: &Pool,
         class: ClassIndex,
         owner: usize,
+        live: usize,
         tag: OwnerTag,
         apart: bool,
     ) -> Result<*mut Run, AllocFailure> {
@@ -183,7 +184,8 @@ impl Run {
             true => Some(Marks::new(row.slots).ok_or(AllocFailure::Metadata)?),
             false => None,
         };
-        let run = Self::acquire_bare(pool, class, owner, tag, apart).inspect_err(|_| {
+        let length = length(pool, row, live);
+        let run = Self::acquire_bare(pool, class, length, owner, tag, apart).inspect_err(|_| {
             if let Some(marks) = marks {
                 // SAFETY: made just now for so many slots.
                 unsafe { Marks::release(marks, row.slots) };
@@ -196,10 +198,11 @@ impl Run {
         Ok(run)
     }
 
-    /// The same without marks.
+    /// The same without marks, of that length where there is room.
     fn acquire_bare(
         pool: &Pool,
         class: ClassIndex,
+        length: Slices,
         owner: usize,
         tag: OwnerTag,
         apart: bool,
@@ -209,7 +212,7 @@ impl Run {
         pool.counts.requests.fetch_add(1, Relaxed);
         let acquire = |slices| fit::allocate(pool, slices, Slices(1), size, Zeroing::None);
         let least = Slices(size.div_ceil(pool.grain()));
-        let span = match length(pool, row) {
+        let span = match length {
             more if more > least => acquire(more).or_else(|_| acquire(least))?,
             _ => acquire(least)?,
         };
@@ -508,20 +511,22 @@ impl Run {
 /// current one. Sparser runs are left to drain.
 const DENSE_PART: u32 = 4;
 
-/// Slots of a run in a pool of a set size.
+/// Slots of a run at least, where there is room, and at most in a pool of a set size: there the slots
+/// that a run does not need are room that other classes lack.
 const FEW_SLOTS: usize = 8;
 
-/// The length of a run where there is room: shorter in a pool of a set size, where the slots that a
-/// run does not need are room that other classes lack.
-fn length(pool: &Pool, row: &SizeClass) -> Slices {
+/// The length of a run where there is room. It has no more slots than there are live blocks: where few
+/// blocks come and go, many slots would only be touched one after the other.
+fn length(pool: &Pool, row: &SizeClass, live: usize) -> Slices {
     let size = row.size as usize;
     if pool.is_small() {
-        dense_length(size, pool.grain())
-    } else if pool.is_fixed() {
-        Slices((size * FEW_SLOTS).div_ceil(SLICE))
-    } else {
-        Slices(row.slices as usize)
+        return dense_length(size, pool.grain());
     }
+    let slots = match pool.is_fixed() {
+        true => FEW_SLOTS,
+        false => live.clamp(FEW_SLOTS, row.slots as usize),
+    };
+    Slices((size * slots).div_ceil(SLICE).min(row.slices as usize))
 }
 
 /// How many grains a run has whose slots leave no more than an eighth of it unused; a few at most,

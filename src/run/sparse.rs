@@ -391,7 +391,8 @@ mod tests {
     fn purging_spares_used_slots() {
         let mut random = Random(7);
         for (class, row) in TABLE.iter().enumerate() {
-            let run = Run::acquire(&DEFAULT, ClassIndex(class as u8), 0, TAG, false).unwrap();
+            let run =
+                Run::acquire(&DEFAULT, ClassIndex(class as u8), 0, usize::MAX, TAG, false).unwrap();
             // SAFETY: made just now, and this test's.
             let run = unsafe { &*run };
             let size = row.size as usize;
