@@ -1,6 +1,6 @@
 //! Memory objects: a file or shared memory under a range of reserved addresses.
 
-use super::call::{Refused, attempt};
+use super::call::{Refused, attempt, surely};
 use super::fault::Call;
 use super::process::page_size;
 use core::ffi::{CStr, c_void};
@@ -25,10 +25,30 @@ impl Object {
     /// A file without a name in the folder of `path`, whose disk space is the object's: nothing is
     /// left of it when the process ends, however that comes. A file of that name must not exist.
     pub(crate) fn file(path: &CStr) -> Result<Object, Refused> {
-        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+        // SAFETY: the path is terminated.
+        let found = surely(|| unsafe { libc::access(path.as_ptr(), libc::F_OK) });
+        if found == 0 {
+            return Err(Refused(libc::EEXIST));
+        }
+        let flags = libc::O_RDWR | libc::O_EXCL | libc::O_CLOEXEC;
+        let nameless = in_folder_of(path, |folder| {
+            // SAFETY: as above.
+            attempt(Call::Object, || unsafe {
+                libc::open(folder.as_ptr(), flags | libc::O_TMPFILE, 0o600)
+            })
+        });
+        match nameless {
+            // Not every file system knows files without names, nor every kernel.
+            Err(Refused(libc::EOPNOTSUPP | libc::EISDIR)) => Self::named(path, flags),
+            result => result.map(Object),
+        }
+    }
+
+    /// The same where a file has a name at first, which is left if the process is killed just then.
+    fn named(path: &CStr, flags: i32) -> Result<Object, Refused> {
         // SAFETY: the path is terminated.
         let fd = attempt(Call::Object, || unsafe {
-            libc::open(path.as_ptr(), flags, 0o600)
+            libc::open(path.as_ptr(), flags | libc::O_CREAT, 0o600)
         });
         let object = Object(fd?);
         // SAFETY: as above; the name was made just now.
@@ -121,6 +141,27 @@ impl Object {
     }
 }
 
+/// Hands the folder of a path to `open`.
+fn in_folder_of<T>(
+    path: &CStr,
+    open: impl FnOnce(&CStr) -> Result<T, Refused>,
+) -> Result<T, Refused> {
+    let path = path.to_bytes();
+    let folder = match path.iter().rposition(|&byte| byte == b'/') {
+        None => b".",
+        Some(0) => b"/",
+        Some(end) => &path[..end],
+    };
+    let mut room = [0; libc::PATH_MAX as usize];
+    // The last byte ends it.
+    let Some(place) = room[..libc::PATH_MAX as usize - 1].get_mut(..folder.len()) else {
+        return Err(Refused(libc::ENAMETOOLONG));
+    };
+    place.copy_from_slice(folder);
+    let folder = CStr::from_bytes_until_nul(&room).map_err(|_| Refused(libc::ENAMETOOLONG))?;
+    open(folder)
+}
+
 /// Gives the pages of a part of a mapped object back, those of the object too. `Ok` means that they
 /// read as zero from now on.
 ///
@@ -145,3 +186,22 @@ pub(crate) fn round_length(len: usize, pages: Pages) -> usize {
 
 /// Bytes of a huge page where nothing else is asked for, on the machines that this runs on.
 const HUGE_PAGE: usize = 2 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(path: &CStr) -> std::vec::Vec<u8> {
+        in_folder_of(path, |folder| Ok(folder.to_bytes().to_vec())).unwrap()
+    }
+
+    #[test]
+    fn the_folder_of_a_path_is_what_comes_before_its_last_name() {
+        assert_eq!(folder(c"file"), b".");
+        assert_eq!(folder(c"/file"), b"/");
+        assert_eq!(folder(c"/a/b/file"), b"/a/b");
+        assert_eq!(folder(c"a/file"), b"a");
+        let long = std::ffi::CString::new(std::vec![b'/'; 2 * libc::PATH_MAX as usize]).unwrap();
+        assert!(in_folder_of(&long, |_| Ok(())).is_err());
+    }
+}
