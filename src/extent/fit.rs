@@ -19,6 +19,8 @@ use crate::units::{CHUNK, CHUNK_SLICES, SLICE, Slices};
 pub(crate) struct Span {
     pub(crate) address: usize,
     pub(crate) slices: Slices,
+    /// Those of them that hold what others wrote: their pages are resident.
+    pub(crate) dirty: Slices,
     /// It reads as zero.
     pub(crate) zero: bool,
 }
@@ -271,7 +273,7 @@ fn take_over(
         return Err(AllocFailure::Commit { errno });
     }
     let mut zero = true;
-    let mut clean = 0;
+    let mut all_dirty = Slices(0);
     for (chunk, wanted) in pieces(first, count) {
         let record = record(region, chunk);
         // Only the claimer changes the bits of a claimed slice.
@@ -279,7 +281,7 @@ fn take_over(
         if dirty != 0 {
             record.dirty.fetch_and(!wanted, Relaxed);
             record.aged.fetch_and(!wanted, Relaxed);
-            clean += u64::from(dirty.count_ones());
+            all_dirty.0 += dirty.count_ones() as usize;
         }
         let zeroed = record.zero.load(Relaxed) & wanted;
         if zeroed != wanted {
@@ -292,14 +294,16 @@ fn take_over(
             record.zero.fetch_and(!wanted, Relaxed);
         }
     }
-    if clean != 0 {
-        pool.counts.dirty.fetch_sub(clean, Relaxed);
+    if all_dirty.0 != 0 {
+        let all_dirty = all_dirty.0 as u64;
+        pool.counts.dirty.fetch_sub(all_dirty, Relaxed);
     }
     pool.counts.used.fetch_add(count as u64, Relaxed);
     let address = region.base() + first * SLICE;
     Ok(Span {
         address,
         slices: Slices(count),
+        dirty: all_dirty,
         zero,
     })
 }

@@ -4,8 +4,8 @@
 //! grows into the free slices behind it, or moves: below [`MOVE_MIN`] by copying, above by moving
 //! its pages, which costs the kernel two mappings for as long as the block lives. Such a block is
 //! mapped afresh when it is released, and moves stop when too many are alive. What was mapped afresh
-//! has to be faulted in again, so up to [`COPY_MAX`] a block that is resident is copied where free
-//! memory is dirty.
+//! has to be faulted in again, so up to [`COPY_MAX`] a block that is resident is copied to a span that
+//! is resident too, as others left it dirty.
 
 use super::descriptor::{Head, Kind};
 use super::fit::{self, Contents, Zeroing};
@@ -71,12 +71,27 @@ pub(crate) fn block_size(layout: Layout) -> usize {
     }
 }
 
+/// Whether so many bytes are most of `size`: what a copy touches beyond them is resident twice while
+/// both blocks are there.
+fn is_mostly(bytes: u64, size: usize) -> bool {
+    bytes / 15 >= size as u64 / 16
+}
+
 /// A block for what is wanted, booked to `tag`.
 pub(crate) fn allocate(
     wanted: &Wanted,
     tag: OwnerTag,
     zeroing: Zeroing,
 ) -> Result<Block, AllocFailure> {
+    in_span(wanted, tag, zeroing).map(|(block, _)| block)
+}
+
+/// The same, and how many of its slices were dirty.
+fn in_span(
+    wanted: &Wanted,
+    tag: OwnerTag,
+    zeroing: Zeroing,
+) -> Result<(Block, Slices), AllocFailure> {
     let too_large = AllocFailure::TooLarge {
         bytes: wanted.size as u64,
     };
@@ -100,7 +115,7 @@ pub(crate) fn allocate(
         let block = describe(address, slices, bytes, tag);
         // SAFETY: made just now.
         unsafe { of(address) }.front.store(front.0 as u32, Relaxed);
-        Ok(block)
+        Ok((block, span.dirty))
     })
 }
 
@@ -395,49 +410,69 @@ impl Large {
         Some(())
     }
 
-    /// Whether copying costs less than moving pages when the block becomes `size` bytes.
-    fn is_copied(&self, size: usize) -> bool {
-        let bytes = self.bytes().min(size);
-        let dirty = self.pool().dirty_bytes();
+    /// Whether copying costs less than moving pages when the block becomes `size` bytes, if there is a
+    /// dirty span for it.
+    fn may_be_copied(&self, size: usize) -> bool {
+        let len = self.bytes().min(size);
         // SAFETY: the block's own pages.
-        let is_resident = || unsafe { map::seems_resident(self.head.address(), bytes) };
-        bytes < MOVE_MIN || (bytes <= COPY_MAX && dirty >= size as u64 && is_resident())
+        let is_resident = || unsafe { map::seems_resident(self.head.address(), len) };
+        len <= COPY_MAX && is_mostly(self.pool().dirty_bytes(), size) && is_resident()
     }
 
-    /// Moves the block's pages to a new block of `size` bytes at a multiple of `align` with the
-    /// same tag, and releases the old one. `None`, with nothing changed, where copying is better
-    /// or all that is left.
+    /// Moves the block to a new one of `size` bytes at a multiple of `align` with the same tag, and
+    /// releases the old one. `None`, with nothing changed, where the caller is to copy it.
     ///
     /// # Safety
     /// The block is alive and the caller's.
     pub(crate) unsafe fn relocate(&self, size: usize, align: usize) -> Option<Block> {
-        if self.is_copied(size) || MOVED_ALIVE.load(Relaxed) >= MOVED_MAX || !self.is_movable() {
+        let len = self.bytes().min(size);
+        if len < MOVE_MIN || !self.is_movable() {
+            return None;
+        }
+        let may_be_moved = MOVED_ALIVE.load(Relaxed) < MOVED_MAX;
+        let may_be_copied = self.may_be_copied(size);
+        if !may_be_moved && !may_be_copied {
             return None;
         }
         let layout = Layout::from_size_align(size, align).ok()?;
-        let block = allocate(&Wanted::new(layout), self.head.tag(), Zeroing::None).ok()?;
-        // SAFETY: made just now.
-        let new = unsafe { of(block.address) };
-        if !new.is_movable() {
-            // SAFETY: nobody has seen it.
-            unsafe { new.release_holding(Contents::Dirty) };
-            return None;
+        let wanted = Wanted::new(layout);
+        let (block, dirty) = in_span(&wanted, self.head.tag(), Zeroing::None).ok()?;
+        // SAFETY: made just now, and seen by nobody; the old one is the caller's to give up.
+        unsafe {
+            let new = of(block.address);
+            if may_be_copied && is_mostly(dirty.bytes() as u64, size) {
+                let (from, to) = (self.head.address(), block.address);
+                core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, len);
+                self.release();
+                return Some(block);
+            }
+            if !may_be_moved || !new.is_movable() {
+                new.release_holding(Contents::Dirty);
+                return None;
+            }
+            self.move_pages(new).then_some(block)
         }
+    }
+
+    /// Moves the pages to a block that was made for them, and releases the old one. If it fails, the
+    /// new one is released.
+    ///
+    /// # Safety
+    /// Both blocks are alive and the caller's, and their pages can be moved.
+    unsafe fn move_pages(&self, new: &Large) -> bool {
         // Whole slices, so that nothing of the old ones is left to be purged.
         let (from, to) = (self.head.slices(), new.head.slices());
-        // SAFETY: two spans of the caller's, and as much as both have.
-        let moved =
-            unsafe { map::move_pages(self.head.address(), block.address, from.min(to).bytes()) };
-        if moved.is_err() {
-            // SAFETY: nobody has seen the new block, whose slices may have been unmapped. What
-            // cannot be mapped again is lost.
-            unsafe {
-                match map::mend(block.address, from.min(to).bytes()) {
+        let (address, len) = (new.head.address(), from.min(to).bytes());
+        // SAFETY: two spans of the caller's, and as much as both have. The slices of the new one may
+        // have been unmapped where it fails; what cannot be mapped again is lost.
+        unsafe {
+            if map::move_pages(self.head.address(), address, len).is_err() {
+                match map::mend(address, len) {
                     Ok(()) => new.release(),
                     Err(_) => new.head.set_kind(Kind::Kept),
                 }
+                return false;
             }
-            return None;
         }
         new.head.set_flags(MOVED);
         MOVED_ALIVE.fetch_add(1, Relaxed);
@@ -448,7 +483,7 @@ impl Large {
         };
         // SAFETY: the caller has given it up, and what was moved away reads as zero.
         unsafe { self.release_holding(contents) };
-        Some(block)
+        true
     }
 }
 
@@ -510,30 +545,52 @@ mod tests {
             for place in (0..size).step_by(size / 16).filter(|_| touched) {
                 start.add(place).write_volatile(1);
             }
-            let moved = large.relocate(2 * size, 1);
-            moved.map_or(large, |block| of(block.address)).release();
-            moved.is_some()
+            let block = large.relocate(2 * size, 1);
+            let grown = block.map_or(large, |block| of(block.address));
+            let moved = grown.head.flags() & MOVED != 0;
+            grown.release();
+            moved
         }
     }
 
     /// Other tests make memory dirty too, and use it again.
     #[test]
-    fn blocks_are_copied_where_memory_is_dirty() {
+    fn blocks_are_copied_to_dirty_spans() {
         const SIZE: usize = 1 << 20;
         let where_none_is = || {
             purge_all(&DECAY.hold());
             is_moved(SIZE, true)
         };
         assert!((0..1_000).any(|_| where_none_is()));
-        let where_much_is = |size, touched| {
+        // First fit finds what was released last if the same is asked for in the same order.
+        let where_its_span_is = |size, touched| {
             purge_all(&DECAY.hold());
-            // SAFETY: this test's block.
-            unsafe { make(&Places::new(), 4 * size).release() };
+            for block in [size, 2 * size].map(|size| make(&Places::new(), size)) {
+                // SAFETY: this test's block.
+                unsafe { block.release() };
+            }
             is_moved(size, touched)
         };
-        assert!((0..1_000).any(|_| !where_much_is(SIZE, true)));
-        assert!((0..1_000).any(|_| where_much_is(SIZE, false)));
-        assert!((0..1_000).any(|_| !where_much_is(COPY_MAX, true)));
-        assert!(where_much_is(2 * COPY_MAX, true));
+        assert!((0..1_000).any(|_| !where_its_span_is(SIZE, true)));
+        assert!((0..1_000).any(|_| where_its_span_is(SIZE, false)));
+        assert!((0..1_000).any(|_| !where_its_span_is(COPY_MAX, true)));
+        assert!(where_its_span_is(2 * COPY_MAX, true));
+        // As much is dirty, but elsewhere.
+        let where_another_is = |size| {
+            purge_all(&DECAY.hold());
+            let places = Places::new();
+            let clean = make(&places, 4 * size);
+            let between = make(&places, 1);
+            let dirty = make(&places, 2 * size);
+            // SAFETY: this test's blocks, and nobody has written to the first.
+            unsafe {
+                dirty.release();
+                clean.release_holding(Contents::Zero);
+                let moved = is_moved(size, true);
+                between.release();
+                moved
+            }
+        };
+        assert!((0..1_000).any(|_| where_another_is(32 * SIZE)));
     }
 }
