@@ -34,8 +34,8 @@ pub fn stats() -> Stats {
 
 /// Gives all free memory back to the system now, and returns how many bytes.
 ///
-/// Other threads give back what their own runs hold when they next need memory: only a thread
-/// itself may touch its runs. Without a call, memory is given back after the decay time.
+/// Other threads give back free blocks in their own runs when they next need memory: only a thread
+/// itself may touch those. Without a call, memory is given back after the decay time.
 pub fn purge() -> u64 {
     crate::arena::trim::purge()
 }

@@ -32,6 +32,7 @@ pub mod statistics;
 pub mod sweep;
 mod sweep_parts;
 pub mod threads;
+mod unextended;
 
 /// What a helper program brings along.
 #[derive(Clone, Copy)]
@@ -105,7 +106,7 @@ impl Arguments {
 
 type Run = fn(&Host, &Arguments);
 
-const ALL: [&[(&str, Run)]; 20] = [
+const ALL: [&[(&str, Run)]; 21] = [
     account_faults::ALL,
     account_forks::ALL,
     accounts::ALL,
@@ -126,6 +127,7 @@ const ALL: [&[(&str, Run)]; 20] = [
     statistics::ALL,
     sweep::ALL,
     threads::ALL,
+    unextended::ALL,
 ];
 
 /// Runs the scenario that the command line names.

@@ -107,3 +107,13 @@ fn memory_goes_back_while_a_thread_only_frees_large_blocks() {
 fn what_goes_up_and_down_keeps_its_memory_until_it_rests() {
     timed("waves", &[], 800, "");
 }
+
+#[test]
+fn what_runs_of_sleepers_do_not_use_goes_back_when_asked() {
+    timed("unextended", &["asked"], DECAY_MS, "");
+}
+
+#[test]
+fn what_runs_of_sleepers_do_not_use_goes_back_in_the_background() {
+    timed("unextended", &["background"], 1200, ",background");
+}

@@ -139,7 +139,7 @@ impl Bins {
         core::ptr::from_ref(self).addr()
     }
 
-    fn arena(&self) -> &'static Arena {
+    pub(super) fn arena(&self) -> &'static Arena {
         // SAFETY: bins that belong to an arena point to it; arenas are never given up.
         unsafe { &*self.arena.get() }
     }

@@ -5,7 +5,8 @@
 //! it last looked is idle: an unused run goes back to its pool, a partly used one gives its free
 //! pages back once. Only the thread that has an arena may do that, so an orphaned arena is looked
 //! through by whichever thread comes by, and one whose thread sleeps is left alone until it wakes,
-//! but for the runs in its queue ([`notified`](super::notified)).
+//! but for the runs in its queue ([`notified`](super::notified)) and for pages that came with a run
+//! and that it has not come to use.
 
 use super::bins::Bins;
 use super::ledger::Ledger;
@@ -13,14 +14,15 @@ use super::life;
 use super::owners::Owner;
 use super::record::{Arena, PURGE_CALLS};
 use crate::class::CLASSES;
-use crate::extent::decay::{self, DECAY};
+use crate::extent::decay::{self, DECAY, State};
 use crate::extent::large;
 use crate::os::clock::coarse_millis;
+use crate::os::lock::Guard;
 use crate::os::map::Refused;
 use crate::os::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::os::thread;
 use crate::pool::{AllocFailure, DEFAULT, fixed};
-use crate::run::descriptor::Run;
+use crate::run::descriptor::{Run, for_each_run};
 use crate::run::watch::LOOK_AFTER_SPARSE;
 use crate::units::OwnerTag;
 use core::fmt;
@@ -92,6 +94,18 @@ impl Arena {
         }
         self.trim_due
             .store(now.saturating_add(DECAY.period()).max(1), Relaxed);
+    }
+
+    /// From now on it is known how long its thread has not looked.
+    fn expect(&self, now: u64) {
+        let first = now.saturating_add(DECAY.period()).max(1);
+        let _ = self.trim_due.compare_exchange(0, first, Relaxed, Relaxed);
+    }
+
+    /// Whether its thread takes only fast paths, or sleeps.
+    fn is_overdue(&self, now: u64) -> bool {
+        let due = self.trim_due.load(Relaxed);
+        due != 0 && due.saturating_add(DECAY.period()) < now
     }
 
     /// Gives unused runs back before the thread ends.
@@ -261,23 +275,44 @@ fn look_after_all(now: u64) {
     if now < due {
         return;
     }
-    let Some(_held) = DECAY.try_hold() else {
+    let Some(held) = DECAY.try_hold() else {
         return;
     };
     ALL_DUE.store(now.saturating_add(DECAY.period()), Relaxed);
     let zeal = Zeal::at(now, due);
+    let mut all_come_by = true;
     for arena in life::arenas() {
         release_kept(arena, zeal.missed() > 0);
         arena.look_through_queue(zeal);
-        // Its thread takes only fast paths, or sleeps.
-        let due = arena.trim_due.load(Relaxed);
-        if due != 0 && due.saturating_add(DECAY.period()) < now {
+        arena.expect(now);
+        if arena.is_overdue(now) {
+            all_come_by = false;
             arena.divert();
         }
+    }
+    if !all_come_by && zeal.takes_unextended(true) {
+        purge_unextended_of(|arena| arena.is_overdue(now), &held);
     }
     life::with_orphans(|arena| {
         arena.trim(zeal);
     });
+}
+
+/// Gives back what runs have not come to use, of arenas that are `meant`. Returns the bytes.
+fn purge_unextended_of(meant: impl Fn(&Arena) -> bool, held: &Guard<'_, State>) -> u64 {
+    let mut purged = 0;
+    let mut purge = |run: &Run| {
+        // SAFETY: the bins that a run points to belong to an arena, and are never given up.
+        let bins = unsafe { core::ptr::with_exposed_provenance::<Bins>(run.bins()).as_ref() };
+        if run.is_stale() && bins.is_some_and(|bins| meant(bins.arena())) {
+            purged += run.purge_unextended_for_owner(held) as u64;
+        }
+    };
+    for pool in fixed::all() {
+        pool.view(|_| for_each_run(pool, &mut purge));
+    }
+    DEFAULT.counts.purged_in_runs.fetch_add(purged, Relaxed);
+    purged
 }
 
 /// Gives everything that is free back to the system now. Returns the bytes.
@@ -301,6 +336,7 @@ pub(crate) fn purge() -> u64 {
         arena.quarantine.empty(arena);
         bytes += arena.trim(Zeal::All);
     });
+    bytes += purge_unextended_of(|arena| !life::is_own(arena), &held);
     bytes + decay::purge_all(&held)
 }
 

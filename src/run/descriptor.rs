@@ -1,5 +1,6 @@
 //! The descriptor of a run: what and whose it is, how much of it is in use.
 
+use super::extended::Extended;
 use super::links::FreeSlot;
 use super::marks::Marks;
 use super::remote::Remote;
@@ -7,12 +8,13 @@ use super::tags::Side;
 use crate::class::SizeClass;
 use crate::config;
 use crate::extent::bits::{bits, mask};
+use crate::extent::decay::DECAY;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::fit::{self, Contents, Zeroing};
 use crate::extent::guard;
-use crate::extent::large::BYTES_AT;
+use crate::extent::large::{BYTES_AT, Large};
 use crate::os::process::page_size;
-use crate::os::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::os::sync::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
 use crate::pool::{AllocFailure, Pool};
 use crate::units::{ClassIndex, OwnerTag, SLICE, Slices, SlotIndex};
@@ -52,8 +54,8 @@ pub(crate) struct Run {
     pub(crate) next: Cell<*mut Run>,
     /// The previous one.
     pub(crate) prev: Cell<*mut Run>,
-    /// Units that are extended.
-    pub(super) extended: AtomicU64,
+    /// Units that are extended, and whether pages of the others may be resident.
+    pub(super) extended: Extended,
     /// From this many slots that are not the owner's to give on the run is worth filling up again.
     pub(super) dense: Cell<i32>,
     /// Slots that are available.
@@ -66,8 +68,6 @@ pub(crate) struct Run {
     pub(super) looks: Cell<u8>,
     /// Units that are not extended read as zero.
     pub(super) zero: Cell<bool>,
-    /// Pages of units that are not extended may be resident: the slices were in use before.
-    pub(super) stale: AtomicBool,
 }
 
 /// Some slots have a tag of their own: each free takes the slow path.
@@ -93,6 +93,8 @@ const APART: u8 = 4;
 const_assert_eq!(size_of::<Run>(), DESCRIPTOR);
 const_assert!(core::mem::offset_of!(Run, free) == 64);
 const_assert_eq!(core::mem::offset_of!(Run, side), BYTES_AT);
+// A large block leaves it alone: who purges for others takes what was a run for one.
+const_assert!(core::mem::offset_of!(Run, extended) >= size_of::<Large>());
 
 /// A slot that was handed out.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +120,7 @@ pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
     watch: Cell::new(0),
     next: Cell::new(null_mut()),
     prev: Cell::new(null_mut()),
-    extended: AtomicU64::new(0),
+    extended: Extended::new(),
     remote: Remote::new(),
     notified_next: AtomicPtr::new(null_mut()),
     side: AtomicPtr::new(null_mut()),
@@ -130,7 +132,6 @@ pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
     seen: Cell::new(0),
     looks: Cell::new(0),
     zero: Cell::new(false),
-    stale: AtomicBool::new(false),
     marks: Cell::new(null()),
 });
 
@@ -244,7 +245,6 @@ impl Run {
         this.dense.set(dense);
         this.next.set(null_mut());
         this.prev.set(null_mut());
-        this.extended.store(0, Relaxed);
         this.remote.reset();
         this.notified_next.store(null_mut(), Relaxed);
         this.side.store(null_mut(), Relaxed);
@@ -260,9 +260,10 @@ impl Run {
         this.seen.set(super::watch::NEVER_SEEN);
         this.looks.set(0);
         this.zero.set(span.zero);
-        this.set_stale(!span.zero);
         this.marks.set(null());
         head.set_kind(Kind::Run);
+        // The slices were in use before.
+        this.extended.begin(!span.zero);
         Ok(run)
     }
 
@@ -286,6 +287,7 @@ impl Run {
                 pool.clear(address, (self.slots() * self.row().size) as usize);
             }
         }
+        self.extended.end(|| DECAY.hold());
         self.free.set(null_mut());
         self.owner.store(0, Relaxed);
         for slice in (0..slices.0).rev() {
@@ -398,11 +400,11 @@ impl Run {
 
     /// Units that are extended, a bit each.
     pub(super) fn extended(&self) -> u64 {
-        self.extended.load(Relaxed)
+        self.extended.units()
     }
 
     pub(super) fn set_extended(&self, extended: u64) {
-        self.extended.store(extended, Relaxed);
+        self.extended.set(extended, || DECAY.hold());
         let wide = if self.touched() > WIDE {
             WIDELY_TOUCHED
         } else {
@@ -418,13 +420,8 @@ impl Run {
     }
 
     /// Whether pages of units that were never extended may be resident.
-    pub(super) fn is_stale(&self) -> bool {
-        self.stale.load(Relaxed)
-    }
-
-    /// Says whether they may be.
-    pub(super) fn set_stale(&self, stale: bool) {
-        self.stale.store(stale, Relaxed);
+    pub(crate) fn is_stale(&self) -> bool {
+        self.extended.is_stale()
     }
 
     /// Bytes that may be resident.
@@ -537,7 +534,7 @@ fn dense_length(size: usize, grain: usize) -> Slices {
     Slices((1..=MOST).find(is_dense).unwrap_or(1))
 }
 
-/// Visits the runs of a pool, while nobody takes or gives up any.
+/// Visits the runs of a pool; while threads take and give up some, what was one when it was looked at.
 pub(crate) fn for_each_run(pool: &Pool, mut visit: impl FnMut(&'static Run)) {
     for region in pool.regions() {
         for chunk in fit::chunks(region) {

@@ -8,6 +8,7 @@
 //! slots share pages, else a slot. Slots that were never available have never been touched.
 //! Available slots are used, on the free list, or wait on the remote list for the owner.
 
+pub(crate) mod extended;
 pub(crate) mod links;
 pub(crate) mod remote;
 

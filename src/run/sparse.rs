@@ -6,6 +6,8 @@ use super::links::{FreeSlot, Taken};
 use super::marks::{Mark, Marks};
 use super::slots::{reaches_out, slot_pages};
 use crate::extent::bits::{bits, mask, spans};
+use crate::extent::decay::State;
+use crate::os::lock::Guard;
 use crate::os::map::Ranges;
 use crate::os::process::page_size;
 use crate::units::SLICE;
@@ -48,7 +50,22 @@ impl Run {
         let ranges = self.pages_under(!self.extended());
         // SAFETY: pages that no slot touches which is available.
         let purged = unsafe { self.pool().purge_inside(&ranges) };
-        self.set_stale(purged < ranges.bytes());
+        if purged == ranges.bytes() {
+            self.extended.forget_stale();
+        }
+        purged
+    }
+
+    /// The same by anybody, for whoever looks after the run, who may sleep.
+    pub(crate) fn purge_unextended_for_owner(&self, _held: &Guard<'_, State>) -> usize {
+        let mut purged = 0;
+        self.extended.purge(|units| {
+            let ranges = self.pages_under(units);
+            // SAFETY: pages that no slot touches which is available, and none becomes that until this
+            // is over; so long the run is not given up either.
+            purged = unsafe { self.pool().purge_inside(&ranges) };
+            purged == ranges.bytes()
+        });
         purged
     }
 
