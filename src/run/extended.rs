@@ -34,10 +34,12 @@ impl Extended {
         self.0.load(Relaxed) & UNITS
     }
 
-    /// Whether pages of the others may be resident.
+    /// Whether pages of the others may be resident. Then the description is seen.
     #[inline]
     pub(crate) fn is_stale(&self) -> bool {
-        self.0.load(Relaxed) & STALE != 0
+        // Acquire pairs with the Release in `begin`: as long as it is stale the word is only changed
+        // from what it was, which what was released goes along with.
+        self.0.load(Ordering::Acquire) & STALE != 0
     }
 
     /// Of a new run, of which none is, and which has been described.
