@@ -35,7 +35,7 @@ const ALLOWANCE: u64 = 4 << 20;
 const ALLOWANCE_OF_OWNER: u64 = 3 << 20;
 /// And while it sleeps: the run of each size class that it allocated from last, which nobody else
 /// may look into. Whole runs of all classes would be 27 MiB.
-const ALLOWANCE_OF_SLEEPER: u64 = 20 << 20;
+const ALLOWANCE_OF_SLEEPER: u64 = 16 << 20;
 /// Of so many blocks, one survives.
 const SURVIVES_OF: usize = 100;
 /// Threads in the variants that have several.
