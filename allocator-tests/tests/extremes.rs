@@ -192,6 +192,14 @@ fn a_large_block_with_a_neighbour_grows_without_being_copied() {
     grow(true);
 }
 
+/// What was freed and never touched is no place to copy to.
+#[test]
+fn a_large_block_grows_into_what_nobody_touched_without_being_copied() {
+    let _alone = alone();
+    resident_by_a_gib(8, false);
+    grow(true);
+}
+
 /// A vector that doubles is never resident twice once it is large.
 #[test]
 fn a_vector_grows_to_512_mib_without_a_second_copy() {

@@ -5,7 +5,7 @@
 //! its pages, which costs the kernel two mappings for as long as the block lives. Such a block is
 //! mapped afresh when it is released, and moves stop when too many are alive. What was mapped afresh
 //! has to be faulted in again, so up to [`COPY_MAX`] a block that is resident is copied to a span that
-//! is resident too, as others left it dirty.
+//! is resident too, where others left one.
 
 use super::descriptor::{Head, Kind};
 use super::fit::{self, Contents, Zeroing};
@@ -13,7 +13,7 @@ use super::guard;
 use super::places::Places;
 use crate::class::class_of_layout;
 use crate::config;
-use crate::os::map;
+use crate::os::map::{self, LOOKS};
 use crate::os::process::page_size;
 use crate::os::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
@@ -415,7 +415,7 @@ impl Large {
     fn may_be_copied(&self, size: usize) -> bool {
         let len = self.bytes().min(size);
         // SAFETY: the block's own pages.
-        let is_resident = || unsafe { map::seems_resident(self.head.address(), len) };
+        let is_resident = || unsafe { 2 * map::resident_looks(self.head.address(), len) > LOOKS };
         len <= COPY_MAX && is_mostly(self.pool().dirty_bytes(), size) && is_resident()
     }
 
@@ -440,7 +440,9 @@ impl Large {
         // SAFETY: made just now, and seen by nobody; the old one is the caller's to give up.
         unsafe {
             let new = of(block.address);
-            if may_be_copied && is_mostly(dirty.bytes() as u64, size) {
+            // Who had the slices before need not have touched them.
+            let is_resident = || map::resident_looks(block.address, size) == LOOKS;
+            if may_be_copied && is_mostly(dirty.bytes() as u64, size) && is_resident() {
                 let (from, to) = (self.head.address(), block.address);
                 core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, len);
                 self.release();
@@ -535,16 +537,25 @@ mod tests {
         }
     }
 
+    /// Touches a block, or does not, in twice as many places as are looked at.
+    ///
+    /// # Safety
+    /// It is this test's.
+    unsafe fn touch(block: &Large, touched: bool) {
+        let start = block.head.address() as *mut u8;
+        let step = block.bytes() / (2 * LOOKS);
+        for place in (0..block.bytes()).step_by(step).filter(|_| touched) {
+            // SAFETY: in the block.
+            unsafe { start.add(place).write_volatile(1) };
+        }
+    }
+
     /// Whether a block's pages are moved as it becomes twice as large, `touched` or not.
     fn is_moved(size: usize, touched: bool) -> bool {
         let large = make(&Places::new(), size);
-        let start = large.head.address() as *mut u8;
         // SAFETY: this test's blocks; the old one is given up as it moves.
         unsafe {
-            // As many places as are looked at, and twice.
-            for place in (0..size).step_by(size / 16).filter(|_| touched) {
-                start.add(place).write_volatile(1);
-            }
+            touch(large, touched);
             let block = large.relocate(2 * size, 1);
             let grown = block.map_or(large, |block| of(block.address));
             let moved = grown.head.flags() & MOVED != 0;
@@ -563,18 +574,23 @@ mod tests {
         };
         assert!((0..1_000).any(|_| where_none_is()));
         // First fit finds what was released last if the same is asked for in the same order.
-        let where_its_span_is = |size, touched| {
+        let where_its_span_is = |size, resident, touched| {
             purge_all(&DECAY.hold());
-            for block in [size, 2 * size].map(|size| make(&Places::new(), size)) {
-                // SAFETY: this test's block.
-                unsafe { block.release() };
+            let places = Places::new();
+            let (block, grown) = (make(&places, size), make(&places, 2 * size));
+            // SAFETY: this test's blocks.
+            unsafe {
+                touch(grown, resident);
+                block.release();
+                grown.release();
             }
             is_moved(size, touched)
         };
-        assert!((0..1_000).any(|_| !where_its_span_is(SIZE, true)));
-        assert!((0..1_000).any(|_| where_its_span_is(SIZE, false)));
-        assert!((0..1_000).any(|_| !where_its_span_is(COPY_MAX, true)));
-        assert!(where_its_span_is(2 * COPY_MAX, true));
+        assert!((0..1_000).any(|_| !where_its_span_is(SIZE, true, true)));
+        assert!((0..1_000).any(|_| where_its_span_is(SIZE, true, false)));
+        assert!((0..1_000).any(|_| where_its_span_is(SIZE, false, true)));
+        assert!((0..1_000).any(|_| !where_its_span_is(COPY_MAX, true, true)));
+        assert!(where_its_span_is(2 * COPY_MAX, true, true));
         // As much is dirty, but elsewhere.
         let where_another_is = |size| {
             purge_all(&DECAY.hold());
@@ -584,6 +600,7 @@ mod tests {
             let dirty = make(&places, 2 * size);
             // SAFETY: this test's blocks, and nobody has written to the first.
             unsafe {
+                touch(dirty, true);
                 dirty.release();
                 clean.release_holding(Contents::Zero);
                 let moved = is_moved(size, true);

@@ -280,13 +280,14 @@ pub(crate) unsafe fn advise_huge(address: usize, len: usize, wanted: bool) {
     });
 }
 
-/// Whether most pages of a range are resident, as far as a look at eight of them shows. A system call
-/// each.
+/// Pages of a range at which [`resident_looks`] looks.
+pub(crate) const LOOKS: usize = 8;
+
+/// At how many of [`LOOKS`] places in a range the page is resident. A system call each.
 ///
 /// # Safety
 /// A committed range of the caller's, from a page boundary on.
-pub(crate) unsafe fn seems_resident(address: usize, len: usize) -> bool {
-    const LOOKS: usize = 8;
+pub(crate) unsafe fn resident_looks(address: usize, len: usize) -> usize {
     let is_resident = |look: &usize| {
         let page = (address + len / LOOKS * look) & !(page_size() - 1);
         let mut state = 0_u8;
@@ -296,7 +297,7 @@ pub(crate) unsafe fn seems_resident(address: usize, len: usize) -> bool {
         });
         looked.is_ok() && state & 1 == 1
     };
-    2 * (0..LOOKS).filter(is_resident).count() > LOOKS
+    (0..LOOKS).filter(is_resident).count()
 }
 
 /// Moves the pages of one range under another; the old range stays mapped and reads as zero.
