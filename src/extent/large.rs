@@ -13,7 +13,7 @@ use super::guard;
 use super::places::Places;
 use crate::class::class_of_layout;
 use crate::config;
-use crate::os::map::{self, LOOKS};
+use crate::os::map;
 use crate::os::process::page_size;
 use crate::os::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::pool::region::DESCRIPTOR;
@@ -24,8 +24,9 @@ use core::alloc::Layout;
 
 /// Blocks of this many bytes are moved by the kernel rather than copied.
 pub(crate) const MOVE_MIN: usize = 512 << 10;
-/// Blocks of at most so many bytes are copied to where others have been, if there is such memory.
-pub(crate) const COPY_MAX: usize = 256 << 20;
+/// Blocks of at most so many bytes are copied to where others have been, if there is such memory. Tests
+/// touch every page of several.
+pub(crate) const COPY_MAX: usize = if cfg!(test) { 16 << 20 } else { 256 << 20 };
 /// Blocks alive whose pages were moved; two mappings each, of the 65,530 that a process may have.
 const MOVED_MAX: u32 = 4096;
 /// The block's pages were moved into its span.
@@ -73,8 +74,8 @@ pub(crate) fn block_size(layout: Layout) -> usize {
 
 /// Whether so many bytes are most of `size`: what a copy touches beyond them is resident twice while
 /// both blocks are there.
-fn is_mostly(bytes: u64, size: usize) -> bool {
-    bytes / 15 >= size as u64 / 16
+fn is_mostly(bytes: usize, size: usize) -> bool {
+    bytes / 15 >= size / 16
 }
 
 /// A block for what is wanted, booked to `tag`.
@@ -415,8 +416,10 @@ impl Large {
     fn may_be_copied(&self, size: usize) -> bool {
         let len = self.bytes().min(size);
         // SAFETY: the block's own pages.
-        let is_resident = || unsafe { 2 * map::resident_looks(self.head.address(), len) > LOOKS };
-        len <= COPY_MAX && is_mostly(self.pool().dirty_bytes(), size) && is_resident()
+        let resident = || unsafe { map::resident_bytes(self.head.address(), len) };
+        len <= COPY_MAX
+            && is_mostly(self.pool().dirty_bytes() as usize, size)
+            && is_mostly(resident(), len)
     }
 
     /// Moves the block to a new one of `size` bytes at a multiple of `align` with the same tag, and
@@ -441,8 +444,8 @@ impl Large {
         unsafe {
             let new = of(block.address);
             // Who had the slices before need not have touched them.
-            let is_resident = || map::resident_looks(block.address, size) == LOOKS;
-            if may_be_copied && is_mostly(dirty.bytes() as u64, size) && is_resident() {
+            let resident = || map::resident_bytes(block.address, size);
+            if may_be_copied && is_mostly(dirty.bytes(), size) && is_mostly(resident(), size) {
                 let (from, to) = (self.head.address(), block.address);
                 core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, len);
                 self.release();
@@ -537,14 +540,13 @@ mod tests {
         }
     }
 
-    /// Touches a block, or does not, in twice as many places as are looked at.
+    /// Touches every page of a block, or none.
     ///
     /// # Safety
     /// It is this test's.
     unsafe fn touch(block: &Large, touched: bool) {
         let start = block.head.address() as *mut u8;
-        let step = block.bytes() / (2 * LOOKS);
-        for place in (0..block.bytes()).step_by(step).filter(|_| touched) {
+        for place in (0..block.bytes()).step_by(page_size()).filter(|_| touched) {
             // SAFETY: in the block.
             unsafe { start.add(place).write_volatile(1) };
         }
@@ -608,6 +610,6 @@ mod tests {
                 moved
             }
         };
-        assert!((0..1_000).any(|_| where_another_is(32 * SIZE)));
+        assert!((0..1_000).any(|_| where_another_is(8 * SIZE)));
     }
 }

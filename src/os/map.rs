@@ -280,24 +280,26 @@ pub(crate) unsafe fn advise_huge(address: usize, len: usize, wanted: bool) {
     });
 }
 
-/// Pages of a range at which [`resident_looks`] looks.
-pub(crate) const LOOKS: usize = 8;
-
-/// At how many of [`LOOKS`] places in a range the page is resident. A system call each.
+/// Bytes of a range's pages that are resident. A system call for each 16 MiB.
 ///
 /// # Safety
 /// A committed range of the caller's, from a page boundary on.
-pub(crate) unsafe fn resident_looks(address: usize, len: usize) -> usize {
-    let is_resident = |look: &usize| {
-        let page = (address + len / LOOKS * look) & !(page_size() - 1);
-        let mut state = 0_u8;
-        // SAFETY: a page of the range; the kernel writes a byte for it.
+pub(crate) unsafe fn resident_bytes(address: usize, len: usize) -> usize {
+    const PAGES: usize = 4096;
+    let mut states = [0_u8; PAGES];
+    let mut resident = 0;
+    for start in (0..len).step_by(PAGES * page_size()) {
+        let part = (len - start).min(PAGES * page_size());
+        // SAFETY: a part of the range; the kernel writes a byte for each page.
         let looked = done(Call::Ask, || unsafe {
-            libc::mincore(page as *mut c_void, 1, &raw mut state)
+            libc::mincore((address + start) as *mut c_void, part, states.as_mut_ptr())
         });
-        looked.is_ok() && state & 1 == 1
-    };
-    (0..LOOKS).filter(is_resident).count()
+        let states = &states[..part.div_ceil(page_size())];
+        if looked.is_ok() {
+            resident += states.iter().filter(|&state| state & 1 == 1).count();
+        }
+    }
+    resident * page_size()
 }
 
 /// Moves the pages of one range under another; the old range stays mapped and reads as zero.
