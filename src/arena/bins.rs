@@ -2,8 +2,8 @@
 //! blocks were allocated and freed through them.
 //!
 //! A run in a bin's list is `Owned` and either uniform for the bins' owner or tagged slot by slot:
-//! in the mixed bins, and where a block was handed over. The current run is one of the list, or the
-//! empty run.
+//! in the mixed bins, and where a block was handed over. The current run is one of the list, the
+//! empty run, or the list of blocks that were freed in full runs ([`loose`](super::loose)).
 
 use super::Arena;
 use super::counter::Counter;
@@ -81,6 +81,8 @@ pub(crate) struct Bins {
     counted: [AtomicU64; 2],
     /// Whether those are most of them.
     counts_many: AtomicBool,
+    /// Blocks freed in full runs: see [`loose`](super::loose).
+    pub(super) loose: [Cell<*const Run>; CLASSES],
 }
 
 /// Bins without a run, in place of a null pointer: each request finds its way to the slow path.
@@ -124,6 +126,7 @@ impl Bins {
             filled: [const { Cell::new(0) }; 2],
             counted: [const { AtomicU64::new(0) }; 2],
             counts_many: AtomicBool::new(false),
+            loose: [const { Cell::new(null()) }; CLASSES],
         }
     }
 
@@ -283,6 +286,9 @@ impl Bins {
         let alike = wanted.is_like_all_of(class);
         // SAFETY: the caller's promise.
         unsafe {
+            if alike && let Some(slot) = self.take_loose(class) {
+                return Ok(slot);
+            }
             if alike && let Some(slot) = self.take_from_list(class, serves_all)? {
                 return Ok(slot);
             }

@@ -10,6 +10,7 @@ use crate::config;
 use crate::os::sync::Ordering::Relaxed;
 use crate::os::thread::thread_word;
 use crate::run::descriptor::{Run, run_of};
+use crate::run::remote::State;
 use crate::units::ClassIndex;
 use core::hint::cold_path;
 
@@ -124,7 +125,7 @@ pub(crate) unsafe fn give_back(
         // Calls are the last thing done, so that none of this needs a stack.
         if put.was_empty {
             cold_path();
-            if !is_current {
+            if !is_current && run.remote.state() != State::Owned {
                 return slow::take_up(run);
             }
         }

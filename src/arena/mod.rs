@@ -26,6 +26,8 @@ pub(crate) mod life;
 #[cfg(not(loom))]
 pub(crate) mod lookup;
 #[cfg(not(loom))]
+mod loose;
+#[cfg(not(loom))]
 mod mixed;
 #[cfg(not(loom))]
 mod notified;

@@ -34,4 +34,10 @@ impl Recount {
         self.blocks.fetch_add(1, Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
     }
+
+    /// Takes back that a block was counted.
+    pub(crate) fn sub(&self, bytes: u64) {
+        self.blocks.fetch_sub(1, Relaxed);
+        self.bytes.fetch_sub(bytes, Relaxed);
+    }
 }

@@ -21,6 +21,8 @@ use core::fmt;
 /// that it stays as it is.
 #[cfg(feature = "raw")]
 pub(super) fn begin(arena: &'static Arena) {
+    // SAFETY: there is no other thread yet, and the arena is this one's.
+    unsafe { arena.base.empty_all_loose(arena) };
     for_each_run(&DEFAULT, |run| {
         // SAFETY: there is no other thread yet.
         let _ = unsafe { run.harden() };
@@ -56,7 +58,7 @@ pub(super) unsafe fn deallocate(block: *mut u8, class: ClassIndex) {
             let index = run.slot_of(block.addr());
             let marks = run.marks();
             if marks.is_some_and(|marks| !marks.hold(index)) {
-                end(block, &NotABlock::Free);
+                end_free(block);
             }
             block.write_bytes(0, class.row().size as usize);
             if slow::book_freed(arena, run, block, class) {
@@ -93,6 +95,12 @@ fn freed_as_another(block: *mut u8, told: Option<ClassIndex>, found: Option<Clas
     process::end_with_line(format_args!(
         "bursar: {block:p}: freed as a block of {told} bytes, and is one of {found} (0: a large one)"
     ))
+}
+
+/// Ends the process, since a block was freed twice.
+#[cold]
+pub(super) fn end_free(block: *mut u8) -> ! {
+    end(block, &NotABlock::Free)
 }
 
 #[cold]

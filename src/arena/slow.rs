@@ -260,15 +260,34 @@ unsafe fn take_up_in(arena: &'static Arena, run: &Run) {
     arena.tick_now_and_then();
 }
 
-/// The same for a run of the current bins.
+/// The same for a full run of the current bins: the block is kept for the next request if that is
+/// worth while.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+pub(crate) unsafe fn take_up(run: &Run) {
+    // SAFETY: the caller's promise; bins are never given up.
+    unsafe {
+        let bins = &*current_bins::get();
+        if run.is_apart() || !bins.keep_loose(run) {
+            take_up_slowly(bins, run);
+        }
+    }
+}
+
+/// The same where it was not worth while so far.
 ///
 /// # Safety
 /// As there.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn take_up(run: &Run) {
+unsafe fn take_up_slowly(bins: &Bins, run: &Run) {
     // SAFETY: the caller's promise.
-    life::with_arena(|arena| unsafe { take_up_in(arena, run) });
+    life::with_arena(|arena| unsafe {
+        take_up_in(arena, run);
+        bins.shorten_loose(arena, run.head.class());
+    });
 }
 
 /// Takes a block back, whosever it is.
@@ -373,7 +392,7 @@ unsafe fn ledger_of_freed(
 ///
 /// # Safety
 /// As said, and the block was counted as freed.
-unsafe fn free_here(arena: &Arena, bins: &Bins, run: &Run, block: *mut u8) {
+pub(super) unsafe fn free_here(arena: &Arena, bins: &Bins, run: &Run, block: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
         if !run.put_slot(block) || unpark(bins, run) {

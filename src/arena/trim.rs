@@ -163,6 +163,8 @@ impl Arena {
     }
 
     fn trim_bins(&self, bins: &Bins, zeal: Zeal) -> u64 {
+        // SAFETY: the caller has this arena, whose bins they are.
+        unsafe { bins.empty_all_loose(self) };
         (0..CLASSES)
             .flat_map(|class| bins.runs(class))
             .map(|run| self.trim_run(bins, run, zeal))

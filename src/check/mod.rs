@@ -14,10 +14,10 @@ use crate::extent::{bits, fit, large};
 use crate::os::sync::Ordering::Relaxed;
 use crate::pool::region::Region;
 use crate::pool::{Pool, fixed};
-use crate::run::descriptor::{Run, empty_run, for_each_run};
+use crate::run::descriptor::{Run, empty_run, for_each_run, run_of};
 use crate::run::marks::Mark;
 use crate::run::remote::State;
-use crate::units::SLICE;
+use crate::units::{ClassIndex, SLICE};
 use core::fmt;
 
 /// What a clean walk found.
@@ -97,6 +97,9 @@ pub fn check() -> Result<CheckReport, Violation> {
     owners::begin();
     for pool in fixed::all() {
         check_pool(pool, &mut report)?;
+    }
+    for bins in life::arenas().flat_map(all_bins) {
+        check_loose(bins, &mut report)?;
     }
     let mut listed = 0;
     for arena in life::arenas().filter(|arena| arena.life() != Life::Abandoned) {
@@ -383,7 +386,9 @@ fn check_bins(bins: &Bins) -> Result<u64, Violation> {
         // SAFETY: runs that are current are alive, or the empty run.
         let is_apart = unsafe { (*current).is_apart() };
         equal("the current run serves all", address, is_apart, false)?;
-        let mut has_current = core::ptr::eq(current, empty_run());
+        let loose = bins.loose(ClassIndex(class as u8));
+        let mut has_current = core::ptr::eq(current, empty_run())
+            || loose.is_some_and(|loose| core::ptr::eq(current, loose));
         for run in bins.runs(class) {
             let at = core::ptr::from_ref(run);
             equal(
@@ -417,6 +422,48 @@ fn check_bins(bins: &Bins) -> Result<u64, Violation> {
         equal("the current run is in the list", address, has_current, true)?;
     }
     Ok(listed)
+}
+
+/// Checks the lists of blocks that were freed in full runs. Those are not alive, though their runs
+/// have them as used.
+fn check_loose(bins: &Bins, report: &mut CheckReport) -> Result<(), Violation> {
+    for class in (0..TABLE.len() as u8).map(ClassIndex) {
+        let Some(loose) = bins.loose(class) else {
+            continue;
+        };
+        let address = core::ptr::from_ref(loose).addr();
+        let held = loose.surplus.get().unsigned_abs();
+        let mut found = 0;
+        let mut slot = loose.free.get();
+        while !slot.is_null() {
+            found += 1;
+            if found > held {
+                break;
+            }
+            // SAFETY: a slot of a run of that class, which holds its link.
+            let run = unsafe { &*run_of(slot.cast(), class) };
+            let bins_of = bins as *const Bins;
+            equal(
+                "a loose block is of a run of the bins",
+                address,
+                run.bins(),
+                bins_of.addr(),
+            )?;
+            owners::uncount(run.head.tag(), u64::from(class.row().size));
+            // SAFETY: as above.
+            slot = unsafe { (*slot).next };
+        }
+        equal("loose blocks are counted", address, found, held)?;
+        equal(
+            "loose blocks are few",
+            address,
+            held.max(loose.slots()),
+            loose.slots(),
+        )?;
+        report.live_blocks -= u64::from(found);
+        report.live_bytes -= u64::from(found) * u64::from(class.row().size);
+    }
+    Ok(())
 }
 
 /// Runs that are full, or wait to be taken up again.

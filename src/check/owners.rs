@@ -20,11 +20,20 @@ pub(super) fn begin() {
     Owner::all().for_each(|(_, owner)| owner.recount().reset());
 }
 
-fn count(tag: OwnerTag, bytes: u64) {
+fn recount_of(tag: OwnerTag) -> &'static Recount {
     match Owner::find(tag) {
-        Some(owner) if tag != OwnerTag::UNATTRIBUTED => owner.recount().add(bytes),
-        _ => NOBODY.add(bytes),
+        Some(owner) if tag != OwnerTag::UNATTRIBUTED => owner.recount(),
+        _ => &NOBODY,
     }
+}
+
+fn count(tag: OwnerTag, bytes: u64) {
+    recount_of(tag).add(bytes);
+}
+
+/// Takes back that a block was counted.
+pub(super) fn uncount(tag: OwnerTag, bytes: u64) {
+    recount_of(tag).sub(bytes);
 }
 
 /// Changes what an owner's bound should be, and that of those it counts for.

@@ -112,28 +112,7 @@ pub(crate) struct EmptyRun(pub(crate) Run);
 unsafe impl Sync for EmptyRun {}
 
 /// The run that every bin begins with.
-pub(crate) static EMPTY: EmptyRun = EmptyRun(Run {
-    head: Head::empty(),
-    free: Cell::new(null_mut()),
-    owner: AtomicUsize::new(0),
-    surplus: Cell::new(0),
-    watch: Cell::new(0),
-    next: Cell::new(null_mut()),
-    prev: Cell::new(null_mut()),
-    extended: Extended::new(),
-    remote: Remote::new(),
-    notified_next: AtomicPtr::new(null_mut()),
-    side: AtomicPtr::new(null_mut()),
-    dense: Cell::new(0),
-    slots: Cell::new(0),
-    units: Cell::new(0),
-    available: Cell::new(0),
-    withdrawn: Cell::new(0),
-    seen: Cell::new(0),
-    looks: Cell::new(0),
-    zero: Cell::new(false),
-    marks: Cell::new(null()),
-});
+pub(crate) static EMPTY: EmptyRun = EmptyRun(Run::without_slots());
 
 /// The address of [`EMPTY`].
 #[inline(always)]
@@ -170,6 +149,32 @@ pub(crate) unsafe fn run_at(head: &'static Head) -> &'static Run {
 }
 
 impl Run {
+    /// A run without slots of its own.
+    pub(crate) const fn without_slots() -> Run {
+        Run {
+            head: Head::empty(),
+            free: Cell::new(null_mut()),
+            owner: AtomicUsize::new(0),
+            surplus: Cell::new(0),
+            watch: Cell::new(0),
+            next: Cell::new(null_mut()),
+            prev: Cell::new(null_mut()),
+            extended: Extended::new(),
+            remote: Remote::new(),
+            notified_next: AtomicPtr::new(null_mut()),
+            side: AtomicPtr::new(null_mut()),
+            dense: Cell::new(0),
+            slots: Cell::new(0),
+            units: Cell::new(0),
+            available: Cell::new(0),
+            withdrawn: Cell::new(0),
+            seen: Cell::new(0),
+            looks: Cell::new(0),
+            zero: Cell::new(false),
+            marks: Cell::new(null()),
+        }
+    }
+
     /// Acquires a run of `class` from a pool for the bins at `owner`, which have so many `live` blocks
     /// of it, booked to `tag`. One that is `apart` does not serve all requests of its class.
     pub(crate) fn acquire(
@@ -326,8 +331,15 @@ impl Run {
     }
 
     /// Slots that there are.
+    #[inline]
     pub(crate) fn slots(&self) -> u32 {
         self.slots.get()
+    }
+
+    /// Says how many slots there are.
+    #[inline]
+    pub(crate) fn set_slots(&self, slots: u32) {
+        self.slots.set(slots);
     }
 
     /// Units that hold slots.
