@@ -8,6 +8,8 @@ pub(crate) mod orphans;
 mod queue;
 
 #[cfg(not(loom))]
+mod batches;
+#[cfg(not(loom))]
 pub(crate) mod bins;
 #[cfg(not(loom))]
 mod booking;

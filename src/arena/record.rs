@@ -1,5 +1,6 @@
 //! The record of an arena.
 
+use super::batches::Batches;
 use super::bins::{Bins, empty_bins};
 use super::counter::Counter;
 use super::fast;
@@ -83,6 +84,8 @@ pub(crate) struct Arena {
     pub(crate) large_freed: [Counter; 2],
     /// Runs of which other threads have freed blocks, or that are left to other threads.
     pub(super) queue: Queue<Run>,
+    /// Blocks of other threads' runs that were freed here.
+    pub(super) batches: Batches,
     /// How many sparse runs the arena's thread takes up when it wants slots: twice as many each
     /// time, so that it neither takes up what it does not need nor looks for it too often.
     pub(super) eager: Cell<u32>,
@@ -129,6 +132,7 @@ impl Arena {
             large_allocated: [const { Counter::new() }; 2],
             large_freed: [const { Counter::new() }; 2],
             queue: Queue::new(),
+            batches: Batches::new(),
             eager: Cell::new(1),
             life: AtomicU32::new(Life::Held as u32),
             number: Cell::new(0),

@@ -1,6 +1,7 @@
 //! What the fast paths leave: a run without a free slot, a block of another owner, thread or run
 //! in a special state, a thread without an arena.
 
+use super::batches::Batch;
 use super::bins::{Bin, Bins};
 use super::fast::current_bins;
 use super::ledger::Ledger;
@@ -198,8 +199,12 @@ unsafe fn free_elsewhere(
         bins.bin(class).freed.bump();
         ledger.book_freed_remotely();
         // Links are plain outside the secure profile, in which no arena is near.
-        if run.remote.push(block.cast(), Links::plain()) {
-            return notify_and_tick(run, arena);
+        let batch = arena.batches.of(class);
+        if !batch.is_of(run) {
+            return send_first(batch, block, class, run, arena);
+        }
+        if batch.hold(block.cast()) {
+            return send_held(batch, class, arena);
         }
     }
     if arena.counts_down() {
@@ -207,14 +212,44 @@ unsafe fn free_elsewhere(
     }
 }
 
-/// Calls for the run's owner, then ticks.
+/// Sends a block to another thread's run of which none are held back in the batch.
 ///
 /// # Safety
-/// As for [`notify_owner`]; the arena is this thread's.
+/// The arena is this thread's, and the batch its; else as for [`free_remotely`].
 #[inline(never)]
-unsafe fn notify_and_tick(run: &Run, arena: &'static Arena) {
+unsafe fn send_first(
+    batch: &Batch,
+    block: *mut u8,
+    class: ClassIndex,
+    run: &Run,
+    arena: &'static Arena,
+) {
     // SAFETY: the caller's promise.
-    unsafe { notify_owner(run) };
+    unsafe {
+        if let Some(run) = batch.send() {
+            notify_owner(run);
+        }
+        batch.begin(run, class);
+        if run.remote.push(block.cast(), Links::plain()) {
+            notify_owner(run);
+        }
+    }
+    arena.tick_now_and_then();
+}
+
+/// Sends what is held back in a batch.
+///
+/// # Safety
+/// The arena is this thread's, and the batch its.
+#[inline(never)]
+unsafe fn send_held(batch: &Batch, class: ClassIndex, arena: &'static Arena) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        batch.grow(class);
+        if let Some(run) = batch.send() {
+            notify_owner(run);
+        }
+    }
     arena.tick_now_and_then();
 }
 
@@ -457,7 +492,7 @@ unsafe fn free_remotely(run: *mut Run, block: *mut u8) {
 ///
 /// # Safety
 /// This thread has notified it, so that it stays alive until it is in the queue.
-unsafe fn notify_owner(run: &Run) {
+pub(super) unsafe fn notify_owner(run: &Run) {
     // SAFETY: the caller's promise; bins and arenas are never given up.
     unsafe {
         let bins = &*core::ptr::with_exposed_provenance::<Bins>(run.bins());

@@ -114,6 +114,7 @@ impl Arena {
     }
 
     fn trim(&self, zeal: Zeal) -> u64 {
+        self.send_all();
         self.keep_fewer(!zeal.spares_what_is_in_use());
         if zeal.spares_what_is_in_use() {
             self.collect_dense();
@@ -132,6 +133,7 @@ impl Arena {
 
     /// Gives back what is kept for the owner of a tag.
     pub(super) fn settle(&self, tag: OwnerTag) {
+        self.send_all();
         if let Some(ledger) = self.ledgers.find(tag) {
             self.collect_notified();
             self.trim_ledger(ledger, Zeal::Unused);
@@ -142,6 +144,7 @@ impl Arena {
     #[cold]
     pub(super) fn settle_left_over(&self) {
         self.heed_settling();
+        self.send_all();
         self.collect_notified();
         let gone = |ledger: &&Ledger| ledger.owner().is_some_and(Owner::is_left_over);
         for ledger in self.ledgers.iter().filter(gone) {

@@ -84,6 +84,16 @@ fn equal(
     }
 }
 
+impl CheckReport {
+    /// Takes back that a block of a run is alive: it was freed, and does not wait in the run.
+    fn take_back(&mut self, run: &Run) {
+        let bytes = u64::from(run.row().size);
+        owners::uncount(run.head.tag(), bytes);
+        self.live_blocks -= 1;
+        self.live_bytes -= bytes;
+    }
+}
+
 /// Verifies everything; allocates nothing. Call it while no other thread allocates or frees.
 ///
 /// # Errors
@@ -98,8 +108,11 @@ pub fn check() -> Result<CheckReport, Violation> {
     for pool in fixed::all() {
         check_pool(pool, &mut report)?;
     }
-    for bins in life::arenas().flat_map(all_bins) {
-        check_loose(bins, &mut report)?;
+    for arena in life::arenas() {
+        arena.for_each_held_back(|run| report.take_back(run));
+        for bins in all_bins(arena) {
+            check_loose(bins, &mut report)?;
+        }
     }
     let mut listed = 0;
     for arena in life::arenas().filter(|arena| arena.life() != Life::Abandoned) {
@@ -442,14 +455,14 @@ fn check_loose(bins: &Bins, report: &mut CheckReport) -> Result<(), Violation> {
             }
             // SAFETY: a slot of a run of that class, which holds its link.
             let run = unsafe { &*run_of(slot.cast(), class) };
-            let bins_of = bins as *const Bins;
+            let place = core::ptr::from_ref(bins).addr();
             equal(
                 "a loose block is of a run of the bins",
                 address,
                 run.bins(),
-                bins_of.addr(),
+                place,
             )?;
-            owners::uncount(run.head.tag(), u64::from(class.row().size));
+            report.take_back(run);
             // SAFETY: as above.
             slot = unsafe { (*slot).next };
         }
@@ -460,8 +473,6 @@ fn check_loose(bins: &Bins, report: &mut CheckReport) -> Result<(), Violation> {
             held.max(loose.slots()),
             loose.slots(),
         )?;
-        report.live_blocks -= u64::from(found);
-        report.live_bytes -= u64::from(found) * u64::from(class.row().size);
     }
     Ok(())
 }

@@ -109,16 +109,33 @@ impl Remote {
     #[must_use]
     #[inline(always)]
     pub(crate) unsafe fn push(&self, block: *mut FreeSlot, links: Links) -> bool {
-        let head = head(block);
+        // SAFETY: the caller's promise.
+        unsafe { self.push_all(block, block, 1, links) }
+    }
+
+    /// The same for `count` blocks that are linked, from the first to the last.
+    ///
+    /// # Safety
+    /// As there.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) unsafe fn push_all(
+        &self,
+        begin: *mut FreeSlot,
+        end: *mut FreeSlot,
+        count: u32,
+        links: Links,
+    ) -> bool {
+        let head = head(begin);
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
-            // SAFETY: the block is the caller's until the exchange succeeds.
-            unsafe { links.link(block, first(word, block)) };
+            // SAFETY: the blocks are the caller's until the exchange succeeds.
+            unsafe { links.link(end, first(word, end)) };
             // `Full` becomes `Notified`, which is twice it, and no other state changes.
             let full = word & bare(State::Full);
-            let next = ((word & !HEAD_MASK) + full + COUNT_ONE) | head;
-            // Release pairs with the Acquire in `take`: the link, and whatever this thread did to
-            // the block and booked for it before, is seen by who reuses the block. Acquire pairs
+            let next = ((word & !HEAD_MASK) + full + u64::from(count) * COUNT_ONE) | head;
+            // Release pairs with the Acquire in `take`: the links, and whatever this thread did to
+            // the blocks and booked for them before, is seen by who reuses them. Acquire pairs
             // with the Release in `try_mark_full`: who notifies sees whose run it is.
             match self
                 .0
@@ -363,6 +380,16 @@ mod models {
             unsafe { self.remote.push(slot, self.links()) }
         }
 
+        fn free_both(&self, first: usize, last: usize) -> bool {
+            let slot = |index: usize| core::ptr::from_ref(&self.slots[index]).cast_mut();
+            let (first, last) = (slot(first), slot(last));
+            // SAFETY: as above.
+            unsafe {
+                self.links().link(first, last);
+                self.remote.push_all(first, last, 2, self.links())
+            }
+        }
+
         fn take(&self) -> u32 {
             let taken = self.remote.take(self.start());
             let mut slot = taken.first;
@@ -388,6 +415,22 @@ mod models {
             assert!(!first.join().unwrap());
             assert!(!second.join().unwrap());
             assert_eq!(early + run.take(), 2);
+        });
+    }
+
+    #[test]
+    fn blocks_that_go_together_are_not_lost() {
+        loom::model(|| {
+            let run = Run::new();
+            let (a, b) = (Arc::clone(&run), Arc::clone(&run));
+            assert!(run.remote.try_mark_full());
+            let both = thread::spawn(move || a.free_both(0, 1));
+            let third = thread::spawn(move || b.free(2));
+            let taken_back = run.remote.try_take_back();
+            let notified = [both.join().unwrap(), third.join().unwrap()];
+            let notified = notified.iter().filter(|&&was_full| was_full).count();
+            assert_eq!(notified + usize::from(taken_back), 1);
+            assert_eq!(run.take(), 3);
         });
     }
 
