@@ -168,6 +168,8 @@ static SIXTEENS: [u8; LOOKUP_MAX / 16 + 1] = {
 pub(crate) const RUN_MAX: usize = TABLE[CLASSES - 1].size as usize;
 /// Sizes up to this are looked up; larger ones are computed.
 pub(crate) const LOOKUP_MAX: usize = LOOKUP.len() * 8;
+/// The most slots of a run of several slices, of which each is a unit: its word has a bit for each.
+pub(crate) const UNITS_MAX: u32 = 62;
 /// The largest alignment that a slot can have: where runs start.
 pub(crate) const RUN_ALIGN_MAX: usize = SLICE;
 
@@ -272,8 +274,8 @@ const fn verify() {
         assert!(row.slots as usize == run / size);
         assert!(row.slots >= 8, "a run is worth its descriptor");
         assert!(
-            row.slices == 1 || row.slots <= u64::BITS,
-            "slots are units, of which a word holds a bit each"
+            row.slices == 1 || row.slots <= UNITS_MAX,
+            "slots are units, of which a run's word holds a bit each"
         );
         assert!(row.reciprocal == (1_u64 << 40).div_ceil(row.size as u64));
         // slot_of is exact while offset * (reciprocal * size - 2^40) stays below 2^40.

@@ -6,10 +6,8 @@ use crate::class::{CLASSES, TABLE};
 use crate::config;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::{fit, large as spans};
-use crate::pool::region::Region;
 use crate::pool::{DEFAULT, Pool, fixed, metadata, router};
 use crate::run::descriptor::Run;
-use crate::units::{CHUNK_SLICES, SLICE};
 use core::fmt;
 
 /// What the allocator holds, in bytes.
@@ -233,33 +231,13 @@ fn all_bins(arena: &'static Arena) -> impl Iterator<Item = &'static Bins> {
 fn touched_bytes() -> (u64, u64) {
     let (mut bytes, mut kept) = (0, 0);
     for pool in fixed::all() {
-        pool.view(|regions| add_touched(regions, &mut bytes, &mut kept));
+        pool.view(|regions| {
+            for region in regions {
+                fit::for_each_head(region, |head| touched_by(head, &mut bytes, &mut kept));
+            }
+        });
     }
     (bytes, kept)
-}
-
-fn add_touched(regions: &[Region], bytes: &mut u64, kept: &mut u64) {
-    for region in regions {
-        for chunk in fit::chunks(region) {
-            let free = fit::free_slices(region, chunk);
-            let mut slice = 0;
-            while slice < CHUNK_SLICES {
-                if free >> slice & 1 == 1 {
-                    slice += 1;
-                    continue;
-                }
-                let address = region.chunk_address(chunk) + slice * SLICE;
-                // SAFETY: descriptors of the region's chunks are committed.
-                let head = unsafe { Head::of_slice(address) };
-                touched_by(head, bytes, kept);
-                // What is inside a span that began elsewhere has no descriptor of its own.
-                slice += match head.kind() {
-                    Kind::None | Kind::Inner => 1,
-                    Kind::Run | Kind::Large | Kind::Kept | Kind::Guard => head.slices().0.max(1),
-                };
-            }
-        }
-    }
 }
 
 fn touched_by(head: &Head, alive: &mut u64, kept: &mut u64) {

@@ -12,7 +12,7 @@ use super::bins::Bins;
 use super::ledger::Ledger;
 use super::life;
 use super::owners::Owner;
-use super::record::{Arena, PURGE_CALLS};
+use super::record::{Arena, Life, PURGE_CALLS};
 use crate::class::CLASSES;
 use crate::extent::decay::{self, DECAY, State};
 use crate::extent::large;
@@ -45,7 +45,8 @@ impl Zeal {
     fn at(now: u64, due: u64) -> Zeal {
         let missed = match due {
             0 => 0,
-            _ => (now - due) / DECAY.period(),
+            // Another thread may have put it off just now.
+            _ => now.saturating_sub(due) / DECAY.period(),
         };
         Zeal::Idle {
             missed: missed.min(u8::MAX.into()) as u8,
@@ -81,6 +82,9 @@ impl Arena {
     pub(super) fn trim_if_due(&'static self, now: u64) {
         let calls = PURGE_CALLS.load(Relaxed);
         let due = self.trim_due.load(Relaxed);
+        // First, so that it is not overdue itself.
+        self.trim_due
+            .store(now.saturating_add(DECAY.period()).max(1), Relaxed);
         if calls != self.purge_heeded.get() {
             self.purge_heeded.set(calls);
             self.trim(Zeal::All);
@@ -92,8 +96,6 @@ impl Arena {
             let first = now.saturating_add(DECAY.period()).max(1);
             let _ = ALL_DUE.compare_exchange(0, first, Relaxed, Relaxed);
         }
-        self.trim_due
-            .store(now.saturating_add(DECAY.period()).max(1), Relaxed);
     }
 
     /// From now on it is known how long its thread has not looked.
@@ -102,10 +104,10 @@ impl Arena {
         let _ = self.trim_due.compare_exchange(0, first, Relaxed, Relaxed);
     }
 
-    /// Whether its thread takes only fast paths, or sleeps.
+    /// Whether it has a thread which takes only fast paths, or sleeps.
     fn is_overdue(&self, now: u64) -> bool {
         let due = self.trim_due.load(Relaxed);
-        due != 0 && due.saturating_add(DECAY.period()) < now
+        self.life() == Life::Held && due != 0 && due.saturating_add(DECAY.period()) < now
     }
 
     /// Gives unused runs back before the thread ends.
@@ -405,6 +407,12 @@ const MOST_SLEEP: u64 = 1000;
 #[cfg(test)]
 mod tests {
     use super::Zeal;
+
+    #[test]
+    fn a_look_that_is_not_due_missed_none() {
+        assert_eq!(Zeal::at(10, 20).missed(), 0);
+        assert_eq!(Zeal::at(10, 0).missed(), 0);
+    }
 
     #[test]
     fn runs_keep_what_came_with_them_while_memory_is_held() {

@@ -150,6 +150,14 @@ impl Decay {
         self.state.try_lock()
     }
 
+    /// The same where this very thread may have it: something if nobody else does.
+    pub(crate) fn hold_or_held(&self) -> Option<Option<Guard<'_, State>>> {
+        match self.state.is_held_here() {
+            true => Some(None),
+            false => self.try_hold().map(Some),
+        }
+    }
+
     /// Holds the decay still while the process forks.
     pub(crate) fn before_fork(&self) {
         self.state.before_fork();

@@ -7,6 +7,7 @@ use super::across::{across_chunks, claim_range, grow_over};
 use super::bits::{mask, spans};
 use super::chunk::{ChunkRecord, Slots};
 use super::decay;
+use super::descriptor::{Head, Kind};
 use crate::os::lock::Guard;
 use crate::os::map::Refused;
 use crate::os::sync::{AtomicU8, Ordering, Ordering::Relaxed};
@@ -470,6 +471,32 @@ pub(crate) fn chunks(region: &Region) -> core::ops::Range<usize> {
 /// The slices of a chunk that belong to nobody, a bit each.
 pub(crate) fn free_slices(region: &Region, chunk: usize) -> u64 {
     record(region, chunk).free.load(Relaxed)
+}
+
+/// Visits the descriptors of a region's spans; while threads take and give up some, of those that were
+/// there when they were looked at.
+pub(crate) fn for_each_head(region: &Region, mut visit: impl FnMut(&'static Head)) {
+    // Slices of the last span that lie in chunks to come.
+    let mut rest = 0;
+    for chunk in chunks(region) {
+        let used = region.slices_in(chunk) & !free_slices(region, chunk);
+        let mut slice = rest.min(CHUNK_SLICES);
+        rest -= slice;
+        while slice < CHUNK_SLICES {
+            if used >> slice & 1 == 0 {
+                slice += 1;
+                continue;
+            }
+            // SAFETY: a slice of a chunk that the region has.
+            let head = unsafe { Head::of_slice(region.chunk_address(chunk) + slice * SLICE) };
+            visit(head);
+            slice += match head.kind() {
+                Kind::None | Kind::Inner => 1,
+                Kind::Run | Kind::Large | Kind::Kept | Kind::Guard => head.slices().0.max(1),
+            };
+        }
+        rest += slice - CHUNK_SLICES;
+    }
 }
 
 /// What a chunk's words say at one moment.

@@ -7,7 +7,7 @@ use super::remote::Remote;
 use super::tags::Side;
 use crate::class::SizeClass;
 use crate::config;
-use crate::extent::bits::{bits, mask};
+use crate::extent::bits::mask;
 use crate::extent::decay::DECAY;
 use crate::extent::descriptor::{Head, Kind};
 use crate::extent::fit::{self, Contents, Zeroing};
@@ -245,7 +245,8 @@ impl Run {
             (slots / DENSE_PART).max(1)
         } as i32;
         this.free.set(null_mut());
-        this.owner.store(owner, Relaxed);
+        // Release: who finds the run by its descriptor sees the bins (pairs with the Acquire in `bins`).
+        this.owner.store(owner, crate::os::sync::Ordering::Release);
         this.surplus.set(-dense);
         this.dense.set(dense);
         this.next.set(null_mut());
@@ -292,7 +293,7 @@ impl Run {
                 pool.clear(address, (self.slots() * self.row().size) as usize);
             }
         }
-        self.extended.end(|| DECAY.hold());
+        self.extended.end(|| DECAY.hold_or_held());
         self.free.set(null_mut());
         self.owner.store(0, Relaxed);
         for slice in (0..slices.0).rev() {
@@ -416,7 +417,7 @@ impl Run {
     }
 
     pub(super) fn set_extended(&self, extended: u64) {
-        self.extended.set(extended, || DECAY.hold());
+        self.extended.set(extended, || DECAY.hold_or_held());
         let wide = if self.touched() > WIDE {
             WIDELY_TOUCHED
         } else {
@@ -549,17 +550,12 @@ fn dense_length(size: usize, grain: usize) -> Slices {
 /// Visits the runs of a pool; while threads take and give up some, what was one when it was looked at.
 pub(crate) fn for_each_run(pool: &Pool, mut visit: impl FnMut(&'static Run)) {
     for region in pool.regions() {
-        for chunk in fit::chunks(region) {
-            let used = region.slices_in(chunk) & !fit::free_slices(region, chunk);
-            for slice in bits(used) {
-                // SAFETY: a slice of a chunk that the region has.
-                let head = unsafe { Head::of_slice(region.chunk_address(chunk) + slice * SLICE) };
-                if head.kind() == Kind::Run {
-                    // SAFETY: the head says so.
-                    visit(unsafe { &*core::ptr::from_ref(head).cast::<Run>() });
-                }
+        fit::for_each_head(region, |head| {
+            if head.kind() == Kind::Run {
+                // SAFETY: the head says so.
+                visit(unsafe { &*core::ptr::from_ref(head).cast::<Run>() });
             }
-        }
+        });
     }
 }
 

@@ -6,6 +6,12 @@
 //! run up. All that is in one word, which is changed atomically as long as there are such pages.
 
 use crate::os::sync::{AtomicU64, Ordering, Ordering::Relaxed};
+#[cfg(not(loom))]
+use crate::os::thread::give_way;
+#[cfg(loom)]
+use loom::thread::yield_now as give_way;
+#[cfg(not(loom))]
+use static_assertions::const_assert;
 
 /// A bit for each unit, and above them what is said of the rest.
 pub(crate) struct Extended(AtomicU64);
@@ -16,6 +22,9 @@ const STALE: u64 = 1 << 63;
 const PURGED: u64 = 1 << 62;
 /// A bit for each unit.
 const UNITS: u64 = PURGED - 1;
+
+#[cfg(not(loom))]
+const_assert!(UNITS.count_ones() == crate::class::UNITS_MAX);
 
 impl Extended {
     #[cfg(not(loom))]
@@ -49,9 +58,10 @@ impl Extended {
             .store(if stale { STALE } else { 0 }, Ordering::Release);
     }
 
-    /// Says which units are. `hold` holds what purgers hold. Only by who has the run.
+    /// Says which units are. `hold` tries to hold what purgers hold, or knows that the caller does. Only
+    /// by who has the run.
     #[inline]
-    pub(crate) fn set<G>(&self, units: u64, hold: impl Fn() -> G) {
+    pub(crate) fn set<G>(&self, units: u64, hold: impl Fn() -> Option<G>) {
         debug_assert!(units & !UNITS == 0, "there is a bit for each unit");
         // Acquire pairs with the Release in `purge`: what was taken away is gone before anything is
         // written there.
@@ -64,7 +74,7 @@ impl Extended {
 
     /// Of a run that is given up. As [`set`](Self::set).
     #[inline]
-    pub(crate) fn end<G>(&self, hold: impl Fn() -> G) {
+    pub(crate) fn end<G>(&self, hold: impl Fn() -> Option<G>) {
         // Acquire as in `set`.
         if self.0.load(Ordering::Acquire) & !UNITS != 0 {
             self.change(|_| 0, hold);
@@ -73,19 +83,23 @@ impl Extended {
 
     /// Makes the word anew while nobody purges.
     #[cold]
-    fn change<G>(&self, new: impl Fn(u64) -> u64, hold: impl Fn() -> G) {
+    fn change<G>(&self, new: impl Fn(u64) -> u64, hold: impl Fn() -> Option<G>) {
         loop {
             let word = self.0.load(Relaxed);
             if word & PURGED != 0 {
-                let _held = hold();
-                // Nobody purges now. A purger that a fork left behind in the parent never will.
-                self.0.fetch_and(!PURGED, Relaxed);
+                match hold() {
+                    // Nobody purges now: a fork left the purger behind in the parent.
+                    Some(_held) => drop(self.0.fetch_and(!PURGED, Relaxed)),
+                    // Who purges goes on to other runs, which is not waited for.
+                    None => give_way(),
+                }
                 continue;
             }
-            // Acquire as in `set`.
+            // Acquire as in `set`. Release pairs with the Acquire in `purge`: what was read on units
+            // that are so no more was read before they are purged.
             let changed = self
                 .0
-                .compare_exchange(word, new(word), Ordering::Acquire, Relaxed);
+                .compare_exchange(word, new(word), Ordering::AcqRel, Relaxed);
             if changed.is_ok() {
                 return;
             }
@@ -98,15 +112,15 @@ impl Extended {
         self.0.fetch_and(!STALE, Ordering::Acquire);
     }
 
-    /// Hands what is not extended to `purge` if that may be resident and nobody else purges it.
-    /// `purge` says whether all is gone. By anybody who holds what purgers hold, whoever has the run, if
-    /// there is one.
+    /// Hands what is not extended to `purge` if that may be resident. `purge` says whether all is gone.
+    /// By anybody who holds what purgers hold, whoever has the run, if there is one.
     pub(crate) fn purge(&self, purge: impl FnOnce(u64) -> bool) {
+        // If it is marked, a fork left the purger behind in the parent.
         let word = self.0.load(Relaxed);
-        if word & STALE == 0 || word & PURGED != 0 {
+        if word & STALE == 0 {
             return;
         }
-        // Acquire pairs with the Release in `begin`. From now on who has the run waits.
+        // Acquire pairs with the Release in `begin` and in `change`. From now on who has the run waits.
         let marked = self
             .0
             .compare_exchange(word, word | PURGED, Ordering::Acquire, Relaxed);
@@ -135,7 +149,7 @@ mod tests {
             purged
         };
         run.begin(true);
-        let nobody = || panic!("nobody purges");
+        let nobody = || -> Option<()> { panic!("nobody purges") };
         run.set(1, nobody);
         assert!(run.is_stale());
         assert_eq!(purged(false), Some(6), "and is left where it is refused");
@@ -148,6 +162,39 @@ mod tests {
         assert_eq!(purged(true), None, "there is no run");
         run.begin(false);
         assert_eq!(purged(true), None, "nothing is resident");
+    }
+
+    /// As the child of a fork finds a run that another thread purged.
+    #[test]
+    fn a_purger_that_is_gone_is_not_waited_for() {
+        let left_behind = || {
+            let run = Extended::new();
+            run.begin(true);
+            run.0.fetch_or(PURGED, Relaxed);
+            run
+        };
+        let held = || Some(());
+        let run = left_behind();
+        run.set(1, held);
+        assert!(run.is_stale() && run.units() == 1);
+        left_behind().end(held);
+        let run = left_behind();
+        run.purge(|_| true);
+        assert!(!run.is_stale());
+        run.set(1, || -> Option<()> { panic!("nobody purges") });
+    }
+
+    /// One that is at work elsewhere still holds what purgers hold.
+    #[test]
+    fn who_purges_other_runs_is_not_waited_for() {
+        let run = Extended::new();
+        run.begin(true);
+        run.0.fetch_or(PURGED, Relaxed);
+        std::thread::scope(|scope| {
+            scope.spawn(|| run.0.fetch_and(!PURGED, Ordering::Release));
+            run.set(1, || None::<()>);
+        });
+        assert_eq!(run.units(), 1);
     }
 }
 
@@ -200,8 +247,8 @@ mod models {
             });
         }
 
-        fn hold(&self) -> impl Drop + '_ {
-            self.purgers.lock().unwrap()
+        fn hold(&self) -> Option<impl Drop + '_> {
+            self.purgers.try_lock().ok()
         }
 
         fn expect(&self, value: u32) {
@@ -238,6 +285,19 @@ mod models {
                 other.join().unwrap();
             }
             run.expect(1);
+        });
+    }
+
+    #[test]
+    fn what_was_read_is_purged_afterwards() {
+        loom::model(|| {
+            let run = Run::new();
+            run.extended.set(1, || run.hold());
+            let other = Arc::clone(&run);
+            let purger = thread::spawn(move || other.purge_page());
+            run.page.with(|_| ());
+            run.extended.set(0, || run.hold());
+            purger.join().unwrap();
         });
     }
 
