@@ -5,9 +5,9 @@
 //! are linked to each other first.
 //!
 //! What is held back keeps its run from going back as long as this thread sleeps. So blocks are held
-//! only once several of a run came in a row, few of them, and of one run for each of some groups of
-//! classes. They go when the next block of the group is of another run, when the arena looks through
-//! its runs, and at the thread's end.
+//! only once several of a run came in a row, few of them, and of one run for each class. They go when
+//! the next block of the class is of another run, when the arena looks through its runs, and at the
+//! thread's end.
 
 use super::Arena;
 use crate::pool::router;
@@ -17,31 +17,33 @@ use crate::units::ClassIndex;
 use core::cell::Cell;
 use core::ptr::{null, null_mut};
 
-/// Groups of classes.
-const GROUPS: usize = 16;
-/// The most blocks that are held back of one run, and their bytes.
+/// Batches: one for each class whose blocks are held, and others that share with them.
+const BATCHES: usize = 64;
+/// So many blocks of one run are held back at first, and at most, and so many bytes.
+const LEAST: u32 = 2;
 const MOST: u32 = 16;
 const MOST_BYTES: u32 = 16 << 10;
 
-/// How many blocks of a class may be held back. Runs of several slices are too much to keep.
-fn most(class: ClassIndex) -> u32 {
+/// Whether blocks of a class are held back. Runs of several slices are too much to keep.
+fn is_held(class: ClassIndex) -> bool {
     let row = class.row();
-    match row.slices {
-        1 => (MOST_BYTES / row.size).min(MOST),
-        _ => 0,
-    }
+    row.slices == 1 && row.size <= MOST_BYTES / LEAST
+}
+
+/// How many blocks of such a class may be held back.
+fn most(class: ClassIndex) -> u32 {
+    (MOST_BYTES / class.row().size).min(MOST)
 }
 
 /// Blocks of one run that were freed one after the other. Links are plain: in the secure profile there
 /// are none.
 pub(super) struct Batch {
-    /// The run of the last block of the group that was freed; null if blocks of it are not to be held.
-    /// It may be gone if none are.
+    /// The run of the last block of the class that was freed. It may be gone if none are held.
     run: Cell<*const Run>,
     first: Cell<*mut FreeSlot>,
     last: Cell<*mut FreeSlot>,
     held: Cell<u32>,
-    /// With so many they are sent.
+    /// With so many they are sent; 0 for the second of a row, which is sent alone.
     bound: Cell<u32>,
 }
 
@@ -56,7 +58,7 @@ impl Batch {
         }
     }
 
-    /// Whether the last block of the group was of that run, too, and others of it are to be held.
+    /// Whether the last block was of that run, too.
     #[inline(always)]
     pub(super) fn is_of(&self, run: &Run) -> bool {
         core::ptr::eq(self.run.get(), run)
@@ -80,17 +82,24 @@ impl Batch {
         held >= self.bound.get()
     }
 
-    /// Begins anew with a run, of which a block was freed that is not held. None may be.
-    pub(super) fn begin(&self, run: &Run, class: ClassIndex) {
-        let bound = if router::is_simple() { most(class) } else { 0 };
-        let run = if bound < 2 { null() } else { run };
+    /// Begins anew with a run, of which a block was freed that is not held, unless there are others that
+    /// are. Whether it did.
+    #[inline(always)]
+    pub(super) fn begin(&self, run: &Run) -> bool {
+        self.bound.set(0);
+        if self.held.get() != 0 {
+            return false;
+        }
         self.run.set(run);
-        self.bound.set(2);
+        true
     }
 
     /// Has more be held next time.
     pub(super) fn grow(&self, class: ClassIndex) {
-        self.bound.set((2 * self.bound.get()).min(most(class)));
+        if is_held(class) && router::is_simple() {
+            let bound = (2 * self.bound.get()).clamp(LEAST, most(class));
+            self.bound.set(bound);
+        }
     }
 
     /// Puts what is held on the list of its run, if anything is. The run, if the caller has notified it.
@@ -116,17 +125,17 @@ impl Batch {
 }
 
 /// What a thread holds back.
-pub(super) struct Batches([Batch; GROUPS]);
+pub(super) struct Batches([Batch; BATCHES]);
 
 impl Batches {
     pub(super) const fn new() -> Batches {
-        Batches([const { Batch::new() }; GROUPS])
+        Batches([const { Batch::new() }; BATCHES])
     }
 
     /// The batch that a block of a class may be held in.
     #[inline(always)]
     pub(super) fn of(&self, class: ClassIndex) -> &Batch {
-        &self.0[class.index() % GROUPS]
+        &self.0[class.index() % BATCHES]
     }
 }
 

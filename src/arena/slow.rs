@@ -200,11 +200,17 @@ unsafe fn free_elsewhere(
         ledger.book_freed_remotely();
         // Links are plain outside the secure profile, in which no arena is near.
         let batch = arena.batches.of(class);
-        if !batch.is_of(run) {
-            return send_first(batch, block, class, run, arena);
-        }
-        if batch.hold(block.cast()) {
-            return send_held(batch, class, arena);
+        if batch.is_of(run) {
+            if batch.hold(block.cast()) {
+                return send_held(batch, class, arena);
+            }
+        } else {
+            if !batch.begin(run) {
+                return send_first(batch, block, run, arena);
+            }
+            if run.remote.push(block.cast(), Links::plain()) {
+                return notify_and_tick(run, arena);
+            }
         }
     }
     if arena.counts_down() {
@@ -212,24 +218,29 @@ unsafe fn free_elsewhere(
     }
 }
 
-/// Sends a block to another thread's run of which none are held back in the batch.
+/// Calls for the run's owner, then ticks.
+///
+/// # Safety
+/// As for [`notify_owner`]; the arena is this thread's.
+#[inline(never)]
+unsafe fn notify_and_tick(run: &Run, arena: &'static Arena) {
+    // SAFETY: the caller's promise.
+    unsafe { notify_owner(run) };
+    arena.tick_now_and_then();
+}
+
+/// Sends what is held back in a batch, and begins it anew with another thread's run and a block of it.
 ///
 /// # Safety
 /// The arena is this thread's, and the batch its; else as for [`free_remotely`].
 #[inline(never)]
-unsafe fn send_first(
-    batch: &Batch,
-    block: *mut u8,
-    class: ClassIndex,
-    run: &Run,
-    arena: &'static Arena,
-) {
+unsafe fn send_first(batch: &Batch, block: *mut u8, run: &Run, arena: &'static Arena) {
     // SAFETY: the caller's promise.
     unsafe {
         if let Some(run) = batch.send() {
             notify_owner(run);
         }
-        batch.begin(run, class);
+        batch.begin(run);
         if run.remote.push(block.cast(), Links::plain()) {
             notify_owner(run);
         }
