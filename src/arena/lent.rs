@@ -29,17 +29,15 @@ impl Lent {
         Lent(AtomicU64::new(0))
     }
 
-    /// A slot is lent; `lower` takes it from the bound.
-    pub(crate) fn lend(&self, lower: impl FnOnce()) {
+    /// A slot is lent; its bytes are taken from the bound after this.
+    pub(crate) fn go_out(&self) {
         self.0.fetch_add(ONE_MORE, Ordering::Relaxed);
         // Pairs with the fence in `none_while`: who sees the bound lowered sees the slot out.
         fence(Ordering::Release);
-        lower();
     }
 
-    /// A slot is back; `raise` adds it to the bound.
-    pub(crate) fn take_back(&self, raise: impl FnOnce()) {
-        raise();
+    /// A slot is back; its bytes were added to the bound before this.
+    pub(crate) fn come_back(&self) {
         // Release pairs with the Acquire in `none_while`: who sees it back sees the bound raised.
         self.0.fetch_sub(1, Ordering::Release);
     }
@@ -69,12 +67,10 @@ mod models {
             let other = Arc::clone(&lent);
             let thread = thread::spawn(move || {
                 let (lent, bound) = &*other;
-                lent.lend(|| {
-                    bound.fetch_sub(1, Ordering::Relaxed);
-                });
-                lent.take_back(|| {
-                    bound.fetch_add(1, Ordering::Relaxed);
-                });
+                lent.go_out();
+                bound.fetch_sub(1, Ordering::Relaxed);
+                bound.fetch_add(1, Ordering::Relaxed);
+                lent.come_back();
             });
             let (word, bound) = &*lent;
             assert!(!word.none_while(|| bound.load(Ordering::Relaxed) == 0));

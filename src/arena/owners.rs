@@ -32,7 +32,7 @@ pub(crate) struct Owner {
     is_open: AtomicBool,
     /// This one is a part of the owner above, not an owner of its own below it.
     is_part: AtomicBool,
-    /// Slots of its runs that are lent.
+    /// Slots that are lent, of its runs and of those of all owners below.
     lent: Lent,
     bound: AtomicU64,
     peak: AtomicU64,
@@ -181,15 +181,17 @@ impl Owner {
 
     /// A block of a run of the owner's own is handed over: its slot is no longer the owner's.
     pub(super) fn lend(&self, bytes: u64) {
-        self.lent.lend(|| self.uncharge(bytes));
+        // Of those above, too: what comes back counts for them again, so that they may not be others
+        // by then.
+        self.up().for_each(|owner| owner.lent.go_out());
+        self.uncharge(bytes);
     }
 
     /// A slot that was lent is back.
     pub(super) fn take_back(&self, bytes: u64) {
-        self.lent.take_back(|| {
-            // Slots that are there again are not refused.
-            let _ = self.charge(bytes, false);
-        });
+        // Slots that are there again are not refused.
+        let _ = self.charge(bytes, false);
+        self.up().for_each(|owner| owner.lent.come_back());
     }
 
     /// The bound, and the highest it was.
@@ -341,4 +343,28 @@ fn raise(peak: &AtomicU64, to: u64) {
 fn place(tag: OwnerTag) -> Option<(&'static AtomicPtr<Table>, usize)> {
     let table = OWNERS.get(tag.0 as usize / TABLE)?;
     Some((table, tag.0 as usize % TABLE))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_above_a_lent_slot_is_settled() {
+        let [above, middle, below] = [800_000, 800_001, 800_002].map(|tag| {
+            let owner = Owner::find_or_make(OwnerTag(tag));
+            owner.unwrap()
+        });
+        let settled = || [above, middle, below].map(Owner::is_settled);
+        above.begin(None, false);
+        middle.begin(Some(above), false);
+        below.begin(Some(middle), true);
+        below.charge(100, false).unwrap();
+        below.lend(100);
+        assert_eq!(settled(), [false; 3], "it will count for all of them again");
+        below.take_back(100);
+        assert_eq!(settled(), [false; 3]);
+        below.uncharge(100);
+        assert_eq!(settled(), [true; 3]);
+    }
 }

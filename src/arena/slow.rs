@@ -331,8 +331,10 @@ pub(crate) unsafe fn take_up(run: &Run) {
 unsafe fn take_up_slowly(bins: &Bins, run: &Run) {
     // SAFETY: the caller's promise.
     life::with_arena(|arena| unsafe {
+        // The run may go back with that, and be another's.
+        let class = run.head.class();
         take_up_in(arena, run);
-        bins.shorten_loose(arena, run.head.class());
+        bins.shorten_loose(arena, class);
     });
 }
 
