@@ -157,7 +157,9 @@ fn many_consumers(host: &Host, _: &Arguments) {
         assert!(listed >= alive, "{listed} of {alive} are listed");
         drop(all);
         bursar::purge();
-        let (overhead, resident) = (overhead(), Memory::now().anonymous);
+        // First, since what is listed for the other is free memory afterwards.
+        let resident = Memory::now().anonymous;
+        let overhead = overhead();
         println!(
             "after {} consumers: {overhead} bytes of records, {resident} resident",
             (third + 1) * alive
