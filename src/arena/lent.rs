@@ -1,9 +1,9 @@
 //! Slots of an owner's runs that are lent: their blocks were handed over to another owner.
 //!
-//! While a slot is lent its owner's bound does not count it, and does again when it is back. Who
-//! asks whether an arena holds anything for an owner has to see one or the other. One word has the
-//! slots that are out and how often one went out, so that a slot that goes and comes back between
-//! two looks is seen too.
+//! While a slot is lent its owner's bound does not count it, nor do those of the owners above, and
+//! all do again when it is back. Who asks whether an arena holds anything for one of these has to see
+//! one or the other. A word of each has the slots that are out and how often one went out, so that a
+//! slot that goes and comes back between two looks is seen too.
 //!
 //! ```text
 //! bit 63..32  how often a slot was lent
@@ -12,7 +12,7 @@
 
 use crate::os::sync::{AtomicU64, Ordering, fence};
 
-/// The word.
+/// The word of one owner, for its own slots and those of all below.
 pub(crate) struct Lent(AtomicU64);
 
 const ONE_MORE: u64 = (1 << 32) + 1;
@@ -29,17 +29,23 @@ impl Lent {
         Lent(AtomicU64::new(0))
     }
 
-    /// A slot is lent; its bytes are taken from the bound after this.
-    pub(crate) fn go_out(&self) {
-        self.0.fetch_add(ONE_MORE, Ordering::Relaxed);
-        // Pairs with the fence in `none_while`: who sees the bound lowered sees the slot out.
+    /// A slot is lent, of the owner of the first word; `lower` takes it from the bounds of all.
+    pub(crate) fn lend<'a>(all: impl Iterator<Item = &'a Lent>, lower: impl FnOnce()) {
+        for lent in all {
+            lent.0.fetch_add(ONE_MORE, Ordering::Relaxed);
+        }
+        // Pairs with the fence in `none_while`: who sees a bound lowered sees the slot out.
         fence(Ordering::Release);
+        lower();
     }
 
-    /// A slot is back; its bytes were added to the bound before this.
-    pub(crate) fn come_back(&self) {
-        // Release pairs with the Acquire in `none_while`: who sees it back sees the bound raised.
-        self.0.fetch_sub(1, Ordering::Release);
+    /// A slot is back; `raise` adds it to the bounds of all.
+    pub(crate) fn take_back<'a>(all: impl Iterator<Item = &'a Lent>, raise: impl FnOnce()) {
+        raise();
+        for lent in all {
+            // Release pairs with the Acquire in `none_while`: who sees it back sees the bound raised.
+            lent.0.fetch_sub(1, Ordering::Release);
+        }
     }
 
     /// Whether no slot was out while `is_zero` looked at the bound and found it zero.
@@ -59,22 +65,39 @@ mod models {
     use loom::sync::Arc;
     use loom::thread;
 
-    /// A slot is lent and comes back: at no moment is the owner found without anything.
-    #[test]
-    fn a_lent_slot_is_never_out_of_sight() {
-        loom::model(|| {
-            let lent = Arc::new((Lent::new(), AtomicU64::new(1)));
-            let other = Arc::clone(&lent);
+    /// A slot is lent and comes back: at no moment is its owner, or the one above, found without
+    /// anything.
+    fn looked_at(level: usize) {
+        loom::model(move || {
+            let owners = Arc::new([(); 2].map(|()| (Lent::new(), AtomicU64::new(1))));
+            let other = Arc::clone(&owners);
             let thread = thread::spawn(move || {
-                let (lent, bound) = &*other;
-                lent.go_out();
-                bound.fetch_sub(1, Ordering::Relaxed);
-                bound.fetch_add(1, Ordering::Relaxed);
-                lent.come_back();
+                let words = || other.iter().map(|(word, _)| word);
+                let bounds = || other.iter().map(|(_, bound)| bound);
+                Lent::lend(words(), || {
+                    for bound in bounds() {
+                        bound.fetch_sub(1, Ordering::Relaxed);
+                    }
+                });
+                Lent::take_back(words(), || {
+                    for bound in bounds() {
+                        bound.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
             });
-            let (word, bound) = &*lent;
+            let (word, bound) = &owners[level];
             assert!(!word.none_while(|| bound.load(Ordering::Relaxed) == 0));
             thread.join().unwrap();
         });
+    }
+
+    #[test]
+    fn a_lent_slot_is_never_out_of_sight() {
+        looked_at(0);
+    }
+
+    #[test]
+    fn nor_from_above() {
+        looked_at(1);
     }
 }

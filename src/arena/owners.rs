@@ -181,17 +181,21 @@ impl Owner {
 
     /// A block of a run of the owner's own is handed over: its slot is no longer the owner's.
     pub(super) fn lend(&self, bytes: u64) {
-        // Of those above, too: what comes back counts for them again, so that they may not be others
-        // by then.
-        self.up().for_each(|owner| owner.lent.go_out());
-        self.uncharge(bytes);
+        Lent::lend(self.lents(), || self.uncharge(bytes));
     }
 
     /// A slot that was lent is back.
     pub(super) fn take_back(&self, bytes: u64) {
-        // Slots that are there again are not refused.
-        let _ = self.charge(bytes, false);
-        self.up().for_each(|owner| owner.lent.come_back());
+        Lent::take_back(self.lents(), || {
+            // Slots that are there again are not refused.
+            let _ = self.charge(bytes, false);
+        });
+    }
+
+    /// Who has to see that a slot is lent: what comes back counts for those above again, so that none
+    /// of them may be another owner by then.
+    fn lents(&self) -> impl Iterator<Item = &Lent> {
+        self.up().map(|owner| &owner.lent)
     }
 
     /// The bound, and the highest it was.
@@ -246,7 +250,13 @@ impl Owner {
 
     /// This owner and all above it.
     pub(crate) fn up(&self) -> impl Iterator<Item = &Owner> {
-        core::iter::successors(Some(self), |owner| owner.above())
+        let mut next = Some(self);
+        core::iter::from_fn(move || {
+            let owner = next?;
+            // First: once an owner's last bytes are taken back it may be another one, below others.
+            next = owner.above();
+            Some(owner)
+        })
     }
 
     /// This owner and all above it, with the count of theirs that has this one's bytes, and whether
@@ -327,7 +337,8 @@ impl Owner {
     #[inline(never)]
     fn uncharge_all(&self, bytes: u64) {
         for (_, count, _) in self.bounds() {
-            count.fetch_sub(bytes, Relaxed);
+            // Release: who finds it settled comes after what was read to go on upwards.
+            count.fetch_sub(bytes, Ordering::Release);
         }
     }
 }
@@ -366,5 +377,20 @@ mod tests {
         assert_eq!(settled(), [false; 3]);
         below.uncharge(100);
         assert_eq!(settled(), [true; 3]);
+    }
+
+    #[test]
+    fn the_way_up_is_that_of_before_an_owner_was_another() {
+        let [old, new, below] = [800_010, 800_011, 800_012].map(|tag| {
+            let owner = Owner::find_or_make(OwnerTag(tag));
+            owner.unwrap()
+        });
+        old.begin(None, false);
+        new.begin(None, false);
+        below.begin(Some(old), false);
+        let mut up = below.up();
+        assert!(up.next().is_some_and(|owner| core::ptr::eq(owner, below)));
+        below.begin(Some(new), false);
+        assert!(up.next().is_some_and(|owner| core::ptr::eq(owner, old)));
     }
 }
