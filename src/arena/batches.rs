@@ -253,6 +253,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_goes_to_its_own_run() {
+        with_blocks_of_another(|class, blocks| {
+            // SAFETY: nothing was freed, so each block keeps its run alive.
+            let run = |block: usize| unsafe {
+                &*run_of(core::ptr::with_exposed_provenance_mut(block), class)
+            };
+            let first = run(blocks[0]);
+            let of_first = |block: &&usize| core::ptr::eq(run(**block), first);
+            let (mine, others): (Vec<_>, Vec<_>) = blocks.iter().partition(of_first);
+            let second = run(others[0]);
+            let mut freed = 0;
+            while held(class) == 0 {
+                free(mine[freed], class);
+                freed += 1;
+            }
+            free(others[0], class);
+            assert_eq!(held(class), 0);
+            assert_eq!(first.remote.count() as usize, freed);
+            assert_eq!(second.remote.count(), 1);
+        });
+    }
+
+    #[test]
     fn blocks_of_other_runs_each_time_are_not_held() {
         with_blocks_of_another(|class, blocks| {
             let (first, second) = blocks.split_at(BLOCKS / 2);

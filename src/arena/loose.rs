@@ -221,6 +221,8 @@ mod tests {
             unsafe { fast::deallocate(block, class) };
         }
         assert_eq!(kept(layout), 0, "who only frees keeps none");
+        let loose = with_arena(|arena| arena.base.loose(class)).unwrap();
+        assert_eq!(loose.map(Run::slots), Some(0), "and is to keep none");
     }
 
     #[test]
